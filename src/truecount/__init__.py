@@ -1,0 +1,67 @@
+"""An integer that lives in a database and is never wrong.
+
+>>> from truecount import Counter
+>>> c = Counter('mydomain', 'visitors')
+>>> c += 1
+>>> print(c)
+1
+"""
+
+from truecount import counter
+from truecount.change import Receipt
+from truecount.connect import connect
+from truecount.counter import Counter
+from truecount.defaults import STORED, UNCHANGED
+from truecount.domain import Domain
+from truecount.errors import (
+    BoundsError,
+    BoundsMismatchError,
+    CounterError,
+    CounterNotFoundError,
+    DamagedRecordError,
+    InvalidNameError,
+    InvalidTypeError,
+    KeyReusedError,
+    MissingDriverError,
+    OutcomeUnknownError,
+    OutOfSyncError,
+    ReceiptNotFoundError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    StoreURLError,
+)
+from truecount.stores.base import Store
+
+__all__ = [
+    "STORED",
+    "UNCHANGED",
+    "BoundsError",
+    "BoundsMismatchError",
+    "Counter",
+    "CounterError",
+    "CounterNotFoundError",
+    "DamagedRecordError",
+    "Domain",
+    "InvalidNameError",
+    "InvalidTypeError",
+    "KeyReusedError",
+    "MissingDriverError",
+    "OutOfSyncError",
+    "OutcomeUnknownError",
+    "Receipt",
+    "ReceiptNotFoundError",
+    "Store",
+    "StoreClosedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreTimeoutError",
+    "StoreURLError",
+    "StoreUnavailableError",
+    "connect",
+    "counter",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,22 @@
+"""How long to wait before the next attempt. Pure but for the dice."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+__all__ = ["seconds"]
+
+FIRST: Final = 0.001
+LONGEST: Final = 1.0
+
+
+def seconds(attempt: int, dice: random.Random | None = None) -> float:
+    """The wait after ``attempt`` earlier ones, in seconds.
+
+    Exponential with full jitter (Marc Brooker, "Exponential Backoff and
+    Jitter", AWS Architecture Blog, 2015): a random part of a span that doubles
+    from 1 ms to 1 s, so that those who collided do not collide again.
+    """
+    span = min(LONGEST, FIRST * 2.0 ** min(attempt, 20))
+    return span * (random if dice is None else dice).random()

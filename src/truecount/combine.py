@@ -1,0 +1,512 @@
+"""Many callers, one batch in flight.
+
+The callers of one process on one counter stand in one `Line`. The first one
+leads: it seals a batch of what stands there and sees it through, while those
+who come meanwhile form the next. Then the first of those leads. An
+uncontended caller goes straight through, without a change of threads.
+
+The line is one writer: its batches carry one name and growing numbers, at most
+one of them in flight. That is why a record need only remember a writer's
+latest batch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from truecount import moment
+from truecount.change import (
+    ALONE,
+    DECIDED,
+    OUTSIDE,
+    Answer,
+    Batch,
+    Change,
+    Create,
+    Outcome,
+    Refusal,
+)
+from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
+from truecount.errors import CounterError, StoreTimeoutError
+from truecount.plans import PASSING, Ground, Sealed, Unknown, answers, commit, look
+from truecount.process import Process, here
+from truecount.record import Address, Record, View, make
+from truecount.steps import Expired, Plan, Wait
+from truecount.stores.base import Ambiguous, Store
+
+__all__ = ["SENT", "Decided", "Line", "Pending", "ask", "attach", "line_at", "submit"]
+
+SENT: Final = "truecount: the change had been sent; whether it was applied is not known"
+"""The note on an exception that interrupted a caller whose change was on its way."""
+
+
+Decided: TypeAlias = tuple[Outcome, View | None]
+"""What became of one change, and the counter after its batch (None: there is none)."""
+
+
+class Pending(Exception):
+    """What became of change ``index`` of ``sealed`` is unknown.
+
+    ``cause`` is what kept it from being known in time; None when it cannot be
+    told any more.
+    """
+
+    def __init__(self, sealed: Sealed, index: int, cause: CounterError | None) -> None:
+        super().__init__(str(cause))
+        self.sealed = sealed
+        self.index = index
+        self.cause = cause
+
+
+class Ticket:
+    """A caller's place in the line."""
+
+    __slots__ = ("change", "decided", "error", "leads", "line", "wake")
+
+    def __init__(self, line: Line, change: Change) -> None:
+        self.line = line
+        self.change = change
+        self.leads = False
+        self.decided: Decided | None = None
+        self.error: Exception | None = None
+        self.wake: Callable[[], object] | None = None
+
+    def watch(self, wake: Callable[[], object]) -> bool:
+        """Have ``wake`` called when there is something to do; False when there is already."""
+        with self.line.lock:
+            if self.leads or self.decided is not None or self.error is not None:
+                return False
+            self.wake = wake
+            return True
+
+
+class Flight(NamedTuple):
+    """The batch in flight, and who waits for which of its changes (None: has left)."""
+
+    sealed: Sealed
+    tickets: list[Ticket | None]
+    engine: bool
+
+
+class Line:
+    """The callers of one process on one counter, and the writer that they share.
+
+    ``settles`` tells which changes the store settles by itself, ``limit`` how
+    many changes a batch holds at most. ``revision`` is the latest one known.
+    """
+
+    __slots__ = (
+        *("__weakref__", "address", "flight", "ground", "known", "leader", "limit", "lock"),
+        *("process", "revision", "settles", "waiting", "writer"),
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        process: Process,
+        ground: Ground,
+        settles: Callable[[Change], bool],
+        limit: int,
+    ) -> None:
+        self.address = address
+        self.process = process
+        self.ground = ground
+        self.settles = settles
+        self.limit = limit
+        self.writer = process.name
+        self.revision = 0
+        self.known: Record | None = None
+        self.lock = threading.Lock()
+        self.waiting: deque[Ticket] = deque()
+        self.flight: Flight | None = None
+        self.leader: Ticket | Change | None = None  # a change: whose caller is not in line
+
+    def learn(self, record: Record) -> None:
+        """Take note of what somebody has read."""
+        with self.lock:
+            self.known = record
+            self.revision = record.stamp.revision
+
+    # Standing in line
+
+    def join(self, ticket: Ticket) -> bool:
+        """Stand in line; True: lead."""
+        with self.lock:
+            self.waiting.append(ticket)
+            if self.leader is None:
+                self.leader = ticket
+                ticket.leads = True
+            return ticket.leads
+
+    def lead(self, ticket: Ticket) -> Plan[None]:
+        """Seal a batch, or take over the one whose leader is gone, and see it through."""
+        flight = self._seal()
+        try:
+            delivered = False
+            while not delivered:
+                answer, record = yield from commit(
+                    self.address, flight.sealed, self.ground, engine=flight.engine, known=self.known
+                )
+                delivered = self._deliver(flight, answer, record)
+        except Unknown as unknown:
+            self._fail(flight, ticket, unknown.cause)
+        except CounterError as error:
+            self._fail(flight, ticket, error)
+
+    def expire(self, ticket: Ticket) -> None:
+        """Leave because the time is over: unsent is definite, sent is unknown."""
+        with self.lock:
+            if ticket.decided is not None or ticket.error is not None:
+                return  # called at the last moment
+            flight, index = self._remove(ticket)
+            if flight is None:
+                ticket.error = StoreTimeoutError(
+                    "the time was over while other callers of this process were served; "
+                    "nothing was applied"
+                )
+            else:
+                flight.sealed.shared = True
+                cause = StoreTimeoutError("the time was over while the change was on its way")
+                ticket.error = Pending(flight.sealed.again(), index, cause)
+            called = self._step_down(ticket)
+        _wake(called)
+
+    def drop(self, ticket: Ticket, interruption: BaseException) -> None:
+        """Leave because the caller was interrupted; note it when its change was on its way."""
+        with self.lock:
+            flight, _ = self._remove(ticket)
+            called = self._step_down(ticket)
+        _wake(called)
+        if flight is not None and flight.sealed.in_doubt:
+            interruption.add_note(SENT)
+
+    # Going straight through
+
+    def pass_by(self, change: Change) -> Batch | None:
+        """Lead with ``change`` alone, when nobody is in line and the store settles it."""
+        if not self.settles(change):
+            return None
+        with self.lock:
+            if self.leader is not None:
+                return None
+            number = next(self.process.numbers)
+            batch = make(Batch, (self.writer, number, self.revision, (change,), False, False))
+            self.leader = change
+            return batch
+
+    def passed(self, view: View | None) -> None:
+        """Let the next one lead, who takes note of what was seen."""
+        with self.lock:
+            if view is not None:
+                self.revision = view.stamp.revision
+            if not self.waiting:
+                self.leader = None
+                return
+            called = self._hand_over()
+        _wake(called)
+
+    def sit_down(self, change: Change, batch: Batch, *, in_doubt: bool) -> Ticket:
+        """Go on leading with ``batch`` from a place in the line, after a first attempt."""
+        ticket = Ticket(self, change)
+        ticket.leads = True
+        sealed = Sealed(batch)
+        sealed.engine = in_doubt
+        with self.lock:
+            self.flight = Flight(sealed, [ticket], True)
+            self.leader = ticket
+        return ticket
+
+    def interrupted(self, change: Change) -> bool:
+        """Stop leading with ``change`` alone; True when it may have been sent."""
+        with self.lock:
+            if self.leader is not change:
+                return False
+            self.writer = self.process.rename()
+            called = self._hand_over()
+        _wake(called)
+        return True
+
+    # Under the lock
+
+    def _seal(self) -> Flight:
+        with self.lock:
+            if self.flight is None:
+                waiting = self.waiting
+                first = waiting.popleft()
+                tickets: list[Ticket | None] = [first]
+                changes = [first.change]
+                engine = self.settles(first.change)
+                while waiting and len(changes) < self.limit and type(first.change) not in ALONE:
+                    change = waiting[0].change
+                    if type(change) in ALONE or self.settles(change) is not engine:
+                        break
+                    tickets.append(waiting.popleft())
+                    changes.append(change)
+                number = next(self.process.numbers)
+                batch = Batch(self.writer, number, self.revision, tuple(changes))
+                self.flight = Flight(Sealed(batch), tickets, engine)
+            return self.flight
+
+    def _deliver(self, flight: Flight, answer: Answer, record: Record | None) -> bool:
+        """Give everybody their outcome, or False when it must not be told yet."""
+        called: list[Ticket] = []
+        with self.lock:
+            if not may_tell(flight, answer):
+                return False
+            if record is not None:
+                self.known = record
+            if answer.view is not None:
+                self.revision = answer.view.stamp.revision
+            for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
+                if ticket is not None:
+                    ticket.leads = False
+                    ticket.decided = (outcome, answer.view)
+                    called.append(ticket)
+            self._land(flight)
+            called += self._hand_over()
+        _wake(called)
+        return True
+
+    def _fail(self, flight: Flight, ticket: Ticket, cause: CounterError | None) -> None:
+        """The leader's attempts are at an end: unknown is its outcome, or refused the batch."""
+        with self.lock:
+            others = [other for other in flight.tickets if other not in (None, ticket)]
+            if flight.sealed.shared or cause is None:
+                # Others may know it yet: they have longer to wait.
+                flight.sealed.shared = True
+                _, index = self._remove(ticket)
+                ticket.error = Pending(flight.sealed.again(), index, cause)
+                called = self._step_down(ticket)
+            else:
+                ticket.error = cause
+                if isinstance(cause, PASSING):
+                    # Only the leader's time is over: the others go back to their places.
+                    self.waiting.extendleft(reversed(others))
+                    called = []
+                else:
+                    for other in others:
+                        other.error = cause.copy()
+                    called = others
+                self._land(flight)
+                called += self._step_down(ticket)
+        _wake(called)
+
+    def _remove(self, ticket: Ticket) -> tuple[Flight | None, int]:
+        """Take ``ticket`` out of the line: the flight that it was in, and where."""
+        flight = self.flight
+        if flight is not None and ticket in flight.tickets:
+            index = flight.tickets.index(ticket)
+            flight.tickets[index] = None
+            return flight, index
+        if ticket in self.waiting:
+            self.waiting.remove(ticket)
+        return None, 0
+
+    def _land(self, flight: Flight) -> None:
+        """Nothing is in flight any more."""
+        self.flight = None
+        if starts_afresh(flight):
+            self.writer = self.process.rename()
+
+    def _step_down(self, ticket: Ticket) -> list[Ticket]:
+        """Pass the lead on, if ``ticket`` had it: who is to be woken."""
+        if not ticket.leads:
+            return []
+        ticket.leads = False
+        return self._hand_over()
+
+    def _hand_over(self) -> list[Ticket]:
+        """Call the next one to lead, first those who wait for the batch in flight."""
+        if self.flight is not None:
+            for ticket in self.flight.tickets:
+                if ticket is not None:
+                    return self._call(ticket)
+            self._land(self.flight)  # nobody is left to see it through
+        if self.waiting:
+            return self._call(self.waiting[0])
+        self.leader = None
+        return []
+
+    def _call(self, ticket: Ticket) -> list[Ticket]:
+        self.leader = ticket
+        ticket.leads = True
+        return [ticket]
+
+
+def may_tell(flight: Flight, answer: Answer) -> bool:
+    """Whether a refusal in ``answer`` is for good.
+
+    Not when somebody has left with the batch, and may send it again, before
+    the refusal was written down.
+    """
+    return answer.remembered or not flight.sealed.shared
+
+
+def starts_afresh(flight: Flight) -> bool:
+    """Whether the line goes on under a fresh name.
+
+    The receipt of a batch whose outcome somebody does not know has to stay
+    where `OutcomeUnknownError.retry` and ``cancel`` look for it.
+    """
+    return flight.sealed.in_doubt
+
+
+def submit(line: Line, change: Change) -> Plan[Decided]:
+    """Have ``change`` applied, in line with the other callers of this process.
+
+    Raises a `CounterError` when it was not and never will be applied, and
+    `Pending` when that is unknown.
+    """
+    ticket = Ticket(line, change)
+    try:
+        if not line.join(ticket):
+            try:
+                yield Wait(ticket)
+            except Expired:
+                line.expire(ticket)
+    except BaseException as interruption:
+        line.drop(ticket, interruption)
+        raise
+    return (yield from see_through(line, ticket))
+
+
+def see_through(line: Line, ticket: Ticket) -> Plan[Decided]:
+    """Lead, if ``ticket`` is called to, and return or raise what it is told."""
+    try:
+        if ticket.leads:
+            yield from line.lead(ticket)
+    except BaseException as interruption:
+        line.drop(ticket, interruption)
+        raise
+    if ticket.error is not None:
+        raise ticket.error
+    assert ticket.decided is not None
+    return ticket.decided
+
+
+def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Decided:
+    """`submit`, blocking, within ``timeout`` seconds (None: no end).
+
+    A caller who finds nobody in line makes its first attempt on the spot;
+    what that does not settle is a matter for the plan.
+    """
+    thread = threading.get_ident()
+    if thread in running:
+        refuse_nested()
+    ticket: Ticket | None = None
+    try:
+        running.add(thread)
+        began = time.monotonic()
+        batch = line.pass_by(change)
+        if batch is None:
+            return run_inside(submit(line, change), store, timeout)
+        problem: CounterError | Ambiguous | None = None
+        try:
+            answer = store.settle(line.address, batch, timeout=timeout)
+        except (CounterError, Ambiguous) as error:
+            problem = error
+        if orphans:
+            raise orphaned()
+        if problem is None:
+            named = answers(answer, batch)
+            if named and answer.verdict == DECIDED:
+                line.passed(answer.view)
+                return answer.outcomes[0], answer.view
+        elif isinstance(problem, CounterError) and not isinstance(problem, PASSING):
+            line.passed(None)
+            raise problem
+        in_doubt = isinstance(problem, Ambiguous) or (problem is None and not named)
+        ticket = line.sit_down(change, batch, in_doubt=in_doubt)
+        left = None if timeout is None else timeout - (time.monotonic() - began)
+        return run_inside(see_through(line, ticket), store, left)
+    except BaseException as interruption:
+        if orphans:
+            pass  # the line is the parent's
+        elif ticket is not None:
+            line.drop(ticket, interruption)
+        elif line.interrupted(change):
+            interruption.add_note(SENT)
+        raise
+    finally:
+        running.discard(thread)
+        orphans.discard(thread)
+
+
+entrances.add(ask.__code__)
+
+
+def attach(line: Line, create: Create | None) -> Plan[View | Refusal | None]:
+    """Find the counter, or create it: what there is now, None when there is none.
+
+    A `Refusal` when it cannot be created so.
+    """
+    view = yield from _find(line)
+    if view is not None or create is None:
+        return view
+    try:
+        outcome, view = yield from submit(line, create)
+        if isinstance(outcome, Refusal) and outcome.code == OUTSIDE:
+            return outcome
+    except Pending as pending:
+        # Somebody may have been first. What exists refuses a creation, now
+        # and later, so that it does not matter any more what became of ours.
+        try:
+            view = yield from _find(line)
+        except CounterError:
+            raise pending from None
+        if view is None:
+            raise
+    return view
+
+
+def _find(line: Line) -> Plan[View | None]:
+    record = yield from look(line.address)
+    if record is None or record.deleted:
+        return None
+    line.learn(record)
+    return record.view
+
+
+_lines: WeakKeyDictionary[Store, WeakValueDictionary[tuple[Process, Address], Line]]
+_lines = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def line_at(store: Store, address: Address, revision: int) -> Line:
+    """The line of this process for the counter at ``address``; gone when nobody needs it.
+
+    ``revision`` is one that the caller has seen, for a line that is new.
+    """
+    process = here()
+    with _lock:
+        lines = _lines.get(store)
+        if lines is None:
+            lines = _lines[store] = WeakValueDictionary()
+        line = lines.get((process, address))
+        if line is None:
+            ground = Ground(moment.now, store.writers, store.always_fence)
+            line = Line(address, process, ground, store.settles, store.batch_limit)
+            line.revision = revision
+            lines[process, address] = line
+        return line
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _wake(called: list[Ticket]) -> None:
+    for ticket in called:
+        wake, ticket.wake = ticket.wake, None
+        if wake is not None:
+            wake()

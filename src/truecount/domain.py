@@ -1,0 +1,143 @@
+"""A domain: the counters of one namespace, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import SupportsIndex
+
+from truecount.arguments import check_domain, check_name, integer
+from truecount.change import Receipt
+from truecount.connect import connect
+from truecount.counter import Counter
+from truecount.defaults import CONFIGURED, STORED, Configured, Stored
+from truecount.errors import CounterError, CounterNotFoundError, InvalidTypeError
+from truecount.stores.base import Store
+
+__all__ = ["Domain"]
+
+
+class Domain:
+    """The counters of one namespace.
+
+    >>> from truecount import Domain
+    >>> votes = Domain('votes')
+    >>> votes['yes'] += 1              # created at 0, as a defaultdict would
+    >>> votes['no'].add(2).after
+    2
+    >>> sorted(votes), 'maybe' in votes
+    (['no', 'yes'], False)
+    >>> votes.snapshot()
+    {'no': 2, 'yes': 1}
+
+    Only ``domain[name]``, `counter` and `add` create; to look never does.
+    There is no ``len``, which would have to read every name.
+
+    Args:
+        name: 3 to 255 of ``a-z A-Z 0-9 _ . -``.
+        store: a `Store`, or its URL; `connect` tells the default.
+    """
+
+    __slots__ = ("_name", "_store")
+
+    def __init__(self, name: str, *, store: Store | str | None = None) -> None:
+        self._name = check_domain(name)
+        self._store = connect(store)
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self._name
+
+    @property
+    def store(self) -> Store:
+        """The store that holds it."""
+        return self._store
+
+    def __repr__(self) -> str:
+        return f"<Domain {self._name!r} in {self._store!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Domain):
+            return NotImplemented
+        return (self._name, self._store) == (other._name, other._store)
+
+    def __hash__(self) -> int:
+        return hash((self._name, self._store))
+
+    def __getitem__(self, name: str) -> Counter:
+        return Counter(self, name)
+
+    def __setitem__(self, name: str, counter: Counter) -> None:
+        """Accept what ``domain[name] += 1`` assigns back, and nothing else."""
+        if not (
+            isinstance(counter, Counter)
+            and (counter.domain, counter.name) == (self._name, name)
+            and counter.store is self._store
+        ):
+            raise InvalidTypeError(
+                f"a counter is not replaced by assignment: use domain[{name!r}].set(value)"
+            )
+
+    def __delitem__(self, name: str) -> None:
+        Counter(self, name, create=False).delete()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return self._store.names(self._name)
+
+    def get(self, name: str) -> Counter | None:
+        """Return the counter ``name``, or None; it is not created."""
+        try:
+            return Counter(self, name, create=False)
+        except CounterNotFoundError:
+            return None
+
+    def counter(
+        self,
+        name: str,
+        initial: SupportsIndex = 0,
+        *,
+        minimum: SupportsIndex | Stored | None = STORED,
+        maximum: SupportsIndex | Stored | None = STORED,
+        create: bool = True,
+        timeout: float | Configured | None = CONFIGURED,
+    ) -> Counter:
+        """Return the counter ``name``, made as `Counter` makes it."""
+        return Counter(
+            self,
+            name,
+            initial,
+            minimum=minimum,
+            maximum=maximum,
+            create=create,
+            timeout=timeout,
+        )
+
+    def add(
+        self,
+        amounts: Mapping[str, SupportsIndex],
+        *,
+        timeout: float | Configured | None = CONFIGURED,
+    ) -> dict[str, Receipt]:
+        """Add to many counters, and return their receipts by name.
+
+        A counter that does not exist is created at 0. Each change is applied
+        exactly once by itself, not all of them together: when one is refused,
+        those before it stay applied and those after it are not tried. The
+        error is that of the refused one; its ``receipts`` tell the others.
+        """
+        checked = {check_name(name): integer(amount, name) for name, amount in amounts.items()}
+        receipts: dict[str, Receipt] = {}
+        for name, amount in checked.items():
+            try:
+                receipts[name] = Counter(self, name, timeout=timeout).add(amount, timeout=timeout)
+            except CounterError as error:
+                error.receipts = receipts
+                raise
+        return receipts
+
+    def snapshot(self) -> dict[str, int]:
+        """Return every counter's value, by name."""
+        return self._store.snapshot(self._name)

@@ -1,0 +1,60 @@
+"""Which process this is: what names its writers, and what a fork must not inherit."""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+import os
+from collections.abc import Iterator
+
+__all__ = ["Process", "here", "new_name"]
+
+
+def new_name() -> str:
+    """A name that no other writer has: 72 random bits in 12 characters."""
+    return binascii.b2a_base64(os.urandom(9), newline=False).decode().translate(_URLSAFE)
+
+
+_URLSAFE = str.maketrans("+/", "-_")
+
+
+class Process:
+    """A process as a writer: a name, and numbers that only grow.
+
+    All its counters share the name; a counter knows its batches by (name,
+    number), so that a handle that is dropped and made anew goes on where the
+    old one was, and takes no further place in the record. ``birth`` is the
+    first of its names, which no other process ever has.
+    """
+
+    __slots__ = ("birth", "name", "numbers", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.name = self.birth = new_name()
+        self.numbers: Iterator[int] = itertools.count(1)
+
+    def rename(self) -> str:
+        """Go on under a fresh name; what was sent under the old one keeps its receipt."""
+        self.name = new_name()
+        return self.name
+
+
+_here = Process(os.getpid())
+
+
+def here() -> Process:
+    """The process that is running. A fork is another one, whichever way it was made."""
+    global _here
+    if _here.pid != os.getpid():
+        _here = Process(os.getpid())
+    return _here
+
+
+def _forked() -> None:
+    # Not left to the comparison of pids, which come round again.
+    global _here
+    _here = Process(os.getpid())
+
+
+os.register_at_fork(after_in_child=_forked)

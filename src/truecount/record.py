@@ -1,0 +1,249 @@
+"""The truth about one counter, as every store keeps it. Pure: nothing here waits.
+
+A `Record` is immutable; a write replaces it whole. Its `Ledger` remembers, for
+the writers that wrote last, what became of their latest batch, so that a batch
+that arrives again is answered and not applied again.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from truecount.errors import DamagedRecordError
+
+__all__ = [
+    "DIGITS",
+    "EMPTY",
+    "LEAST",
+    "MOST",
+    "NOWHERE",
+    "WRITERS",
+    "Address",
+    "Entry",
+    "KeyReceipt",
+    "Ledger",
+    "Record",
+    "Stamp",
+    "View",
+    "make",
+]
+
+DIGITS: Final = 500
+"""The longest value, in decimal digits, that every store holds."""
+
+MOST: Final = 10**DIGITS - 1
+"""The greatest value that every store holds."""
+
+LEAST: Final = -MOST
+"""The least value that every store holds."""
+
+WRITERS: Final = 64
+"""How many writers' receipts a record keeps unless its store says otherwise."""
+
+
+class Address(NamedTuple):
+    """Where a counter lives in its store."""
+
+    domain: str
+    name: str
+
+
+class Stamp(NamedTuple):
+    """Which write made a record. Compared whole, as one token; never repeats.
+
+    ``revision`` grows by one with every write of the record's whole life;
+    only the very first is taken from the clock. Alone it would not do: a
+    failover or a restored backup repeats bare revisions.
+    """
+
+    revision: int
+    writer: str
+    number: int
+
+
+NOWHERE: Final = Stamp(0, "", 0)
+"""The stamp of a record that does not exist."""
+
+
+class View(NamedTuple):
+    """What a reader sees of a record."""
+
+    value: int
+    stamp: Stamp
+    time: int  # microseconds since the epoch, by the writer's clock
+    minimum: int | None
+    maximum: int | None
+
+
+class KeyReceipt(NamedTuple):
+    """What the store remembers of a change that carried an idempotency key."""
+
+    key: str
+    text: str  # which change it was, as `Change.text` writes it
+    before: int
+    after: int
+    revision: int
+    time: int
+
+
+class Entry(NamedTuple):
+    """What a ledger remembers of a writer's latest batch.
+
+    ``codes`` holds one outcome code a change, or a single one that goes for
+    all. The bounds are those that decided, where there was something to
+    decide: a replay under others would give other answers.
+    """
+
+    writer: str
+    number: int
+    revision: int
+    time: int
+    before: int
+    after: int
+    codes: str
+    minimum: int | None
+    maximum: int | None
+
+
+make: Final = tuple.__new__
+"""Makes a NamedTuple, for paths that are hot: calling its class takes twice as long."""
+
+
+class Ledger(NamedTuple):
+    """The latest batches of the writers that wrote last, the newest at the end.
+
+    Kept as text, one line an entry, because it is copied on every write and
+    read almost never: ``writer number revision time before after codes
+    minimum maximum``, with ``-`` for a bound that is not there.
+    """
+
+    text: str = ""
+    # Who wrote last, with which number, and the text before its line: it is
+    # likely to be asked for next. Only `enter` knows it for nothing.
+    last: str = ""
+    last_number: int = -1
+    others: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ledger) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __len__(self) -> int:
+        return self.text.count("\n")
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.text!r})"
+
+    def number(self, writer: str) -> int:
+        """The number of the latest batch of ``writer``, or -1."""
+        if writer == self.last:
+            return self.last_number
+        entry = self.entry(writer)
+        return -1 if entry is None else entry.number
+
+    def entry(self, writer: str) -> Entry | None:
+        """The entry of ``writer``, or None."""
+        start = self._find(writer)
+        return None if start < 0 else _parse(self.text[start : self.text.index("\n", start)])
+
+    def latest(self) -> Entry:
+        """The entry of the write that made the record."""
+        if not self.text.endswith("\n"):
+            raise DamagedRecordError("the ledger does not end with a whole line")
+        return _parse(self.text[self.text.rfind("\n", 0, -1) + 1 :])
+
+    def enter(
+        self,
+        writer: str,
+        number: int,
+        revision: int,
+        time: int,
+        before: int,
+        after: int,
+        codes: str,
+        minimum: int | None,
+        maximum: int | None,
+        keep: int,
+    ) -> tuple[Ledger, int]:
+        """The ledger with an entry added, and the highest revision that it forgot (or 0).
+
+        The writer's earlier entry goes, and the oldest ones beyond ``keep``.
+        """
+        forgotten = 0
+        if writer == self.last:
+            others = self.others
+        else:
+            others = self.text
+            start = self._find(writer)
+            if start >= 0:
+                others = others[:start] + others[others.index("\n", start) + 1 :]
+            else:
+                for _ in range(others.count("\n") - keep + 1):
+                    oldest, _, others = others.partition("\n")
+                    forgotten = _parse(oldest).revision
+        low = "-" if minimum is None else minimum
+        high = "-" if maximum is None else maximum
+        line = f"{writer} {number} {revision} {time} {before} {after} {codes} {low} {high}\n"
+        return make(Ledger, (others + line, writer, number, others)), forgotten
+
+    def _find(self, writer: str) -> int:
+        """Where the line of ``writer`` begins, or -1."""
+        if self.text.startswith(f"{writer} "):
+            return 0
+        start = self.text.find(f"\n{writer} ")
+        return start if start < 0 else start + 1
+
+
+def _parse(line: str) -> Entry:
+    try:
+        writer, number, revision, time, before, after, codes, low, high = line.split()
+        return Entry(
+            writer,
+            int(number),
+            int(revision),
+            int(time),
+            int(before),
+            int(after),
+            codes,
+            None if low == "-" else int(low),
+            None if high == "-" else int(high),
+        )
+    except ValueError:
+        raise DamagedRecordError(f"a line of the ledger cannot be read: {line[:200]!r}") from None
+
+
+EMPTY: Final = Ledger()
+
+
+class Record(NamedTuple):
+    """The truth about one counter.
+
+    ``horizon`` is the highest revision among the entries that the ledger has
+    forgotten: about a batch sent at or after it, silence is proof. A deleted
+    counter stays behind as a tombstone (``deleted``), so that nothing late
+    can bring it back. ``keys`` are, on reading, the receipts of the keys that
+    were asked for; on writing, those to be kept with the record.
+    """
+
+    value: int
+    stamp: Stamp
+    time: int
+    minimum: int | None = None
+    maximum: int | None = None
+    horizon: int = 0
+    deleted: bool = False
+    ledger: Ledger = EMPTY
+    keys: tuple[KeyReceipt, ...] = ()
+
+    @property
+    def view(self) -> View | None:
+        """What a reader sees: None when the counter is deleted."""
+        if self.deleted:
+            return None
+        return View(self.value, self.stamp, self.time, self.minimum, self.maximum)
+
+    def deleted_before(self, instant: int) -> bool:
+        """Whether it is a tombstone written before ``instant``."""
+        return self.deleted and self.time < instant

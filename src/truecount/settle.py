@@ -1,0 +1,288 @@
+"""The one place that decides what a batch does to a record. Pure.
+
+It is the oracle for every store's native code. Each rule that closes a hole
+in exactly-once stands in a function of its own, so that the simulation can
+show what happens without it.
+"""
+
+from __future__ import annotations
+
+from truecount.change import (
+    ABSENT,
+    ALONE,
+    APPLIED,
+    CANCELLED,
+    DECIDED,
+    EXISTS,
+    FORGOTTEN,
+    MOVED,
+    OUTSIDE,
+    REPEATED,
+    REUSED,
+    SUPERSEDED,
+    Add,
+    Answer,
+    Batch,
+    Change,
+    CompareAndSet,
+    Create,
+    Limit,
+    Outcome,
+    Receipt,
+    Refusal,
+    ValueChange,
+)
+from truecount.defaults import UNCHANGED
+from truecount.record import (
+    EMPTY,
+    LEAST,
+    MOST,
+    WRITERS,
+    KeyReceipt,
+    Ledger,
+    Record,
+    Stamp,
+    View,
+    make,
+)
+
+__all__ = ["crosses", "receipt_of", "settle"]
+
+
+def settle(
+    record: Record | None, batch: Batch, now: int, keep: int = WRITERS
+) -> tuple[Record | None, Answer]:
+    """What ``batch`` makes of ``record`` at ``now``: (the record to write, the answer).
+
+    ``record`` is None where there is none; its ``keys`` hold the receipts of
+    the batch's keys. The record to write is None when there is nothing to
+    write. ``now`` is in microseconds, ``keep`` how many writers the ledger
+    remembers. Changes are applied one after the other; one that is refused
+    leaves the others alone.
+    """
+    first = batch.changes[0]
+    if record is None:
+        if is_unknowable(batch):
+            return None, Answer(*batch[:3], FORGOTTEN, (), None, False)
+        if type(first) is not Create:
+            refused = (Refusal(ABSENT),) * len(batch.changes)
+            return None, Answer(*batch[:3], DECIDED, refused, None, False)
+        record = before_the_first(now)
+    else:
+        number = record.ledger.number(batch.writer)
+        if batch.number <= number:
+            return None, repeat(record, batch)
+        if number < 0 and is_forgotten(record, batch) and not is_vain(record, batch):
+            return None, Answer(*batch[:3], FORGOTTEN, (), record.view, False)
+
+    revision = record.stamp.revision + 1
+    time = latest(now, record.time)
+    draft = record
+    value = record.value
+    keys: tuple[KeyReceipt, ...] = ()
+    if batch.cancel:
+        codes = CANCELLED
+        refusal = Refusal(CANCELLED, value, record.minimum, record.maximum)
+        outcomes: tuple[Outcome, ...] = (refusal,) * len(batch.changes)
+    elif type(first) in ALONE:
+        codes, outcomes, draft = _decide(record, first, revision, time)
+        value = draft.value
+    else:
+        codes, outcomes, value, keys = _apply(record, batch, revision, time)
+    if APPLIED not in codes and not (batch.fence or batch.cancel):
+        return None, Answer(*batch[:3], DECIDED, outcomes, record.view, False)
+
+    ledger, forgotten = draft.ledger.enter(
+        batch.writer,
+        batch.number,
+        revision,
+        time,
+        record.value,
+        value,
+        codes if len(codes) == 1 or codes.strip(codes[0]) else codes[0],
+        draft.minimum,
+        draft.maximum,
+        keep,
+    )
+    stamp = make(Stamp, (revision, batch.writer, batch.number))
+    _, _, _, minimum, maximum, horizon, deleted, _, _ = draft
+    if forgotten > horizon:
+        horizon = forgotten
+    new = make(Record, (value, stamp, time, minimum, maximum, horizon, deleted, ledger, keys))
+    view = None if deleted else make(View, (value, stamp, time, minimum, maximum))
+    return new, make(Answer, (*batch[:3], DECIDED, outcomes, view, True))
+
+
+def is_unknowable(batch: Batch) -> bool:
+    """Whether absence leaves open what became of an earlier attempt of ``batch``."""
+    return batch.cancel or batch.fence
+
+
+def is_forgotten(record: Record, batch: Batch) -> bool:
+    """Whether the receipt of an earlier attempt of ``batch`` may have been there and is gone."""
+    return record.horizon > batch.since
+
+
+def is_vain(record: Record, batch: Batch) -> bool:
+    """Whether ``batch`` is a creation that was never in doubt, of what exists: simply refused."""
+    creates = type(batch.changes[0]) is Create
+    return creates and not (record.deleted or batch.fence or batch.cancel)
+
+
+def repeat(record: Record, batch: Batch) -> Answer:
+    """The answer to a batch that the ledger knows, from its entry alone."""
+    entry = record.ledger.entry(batch.writer)
+    if entry is None or batch.number < entry.number:
+        return Answer(*batch[:3], SUPERSEDED, (), record.view, False)
+    codes = entry.codes
+    if len(codes) == 1:
+        codes *= len(batch.changes)
+    if len(codes) != len(batch.changes):  # somebody else's batch under the same name
+        return Answer(*batch[:3], SUPERSEDED, (), record.view, False)
+    value = entry.before
+    outcomes: list[Outcome] = []
+    for code, change in zip(codes, batch.changes, strict=True):
+        if code == APPLIED:
+            after = change.result(value)
+            outcomes.append(Receipt(after, value, entry.revision, entry.time, change.key, True))
+            value = after
+        elif code == REPEATED:
+            known = _find(change.key, record.keys)
+            # Without it, the key has expired since: what it was is lost.
+            outcomes.append(Refusal(REPEATED) if known is None else receipt_of(known))
+        else:
+            outcomes.append(Refusal(code, value, entry.minimum, entry.maximum))
+    return Answer(*batch[:3], DECIDED, tuple(outcomes), record.view, True)
+
+
+def crosses(value: int, minimum: int | None, maximum: int | None) -> bool:
+    """Whether ``value`` is outside the bounds, or longer than 500 digits."""
+    return (
+        (minimum is not None and value < minimum)
+        or (maximum is not None and value > maximum)
+        or not LEAST <= value <= MOST
+    )
+
+
+def latest(now: int, time: int) -> int:
+    """The time of a write: a clock that lags does not turn a timestamp back."""
+    return now if now > time else time
+
+
+def before_the_first(now: int) -> Record:
+    """What the first creation replaces.
+
+    Its revision comes from the clock, so that a counter whose tombstone was
+    purged does not begin again below the revisions that late requests know.
+    """
+    return Record(0, Stamp(max(now, 1) - 1, "", 0), now, deleted=True)
+
+
+def begun_again(revision: int) -> tuple[int, Ledger]:
+    """The horizon and the ledger of a counter that is created at ``revision``.
+
+    Whatever was sent to the one before it is forgotten, and so refused.
+    """
+    return revision, EMPTY
+
+
+def receipt_of(known: KeyReceipt) -> Receipt:
+    """What the store remembers of a key, as the receipt of a repeated change."""
+    return Receipt(known.after, known.before, known.revision, known.time, known.key, True)
+
+
+def _apply(
+    record: Record, batch: Batch, revision: int, time: int
+) -> tuple[str, tuple[Outcome, ...], int, tuple[KeyReceipt, ...]]:
+    """Apply changes of the value, one after the other.
+
+    Returns the outcomes' codes, the outcomes, the value after, and the
+    receipts of keys to be kept. A key that is known is answered even when the
+    counter is deleted.
+    """
+    value, _, _, minimum, maximum, _, deleted, _, known = record
+    first = batch.changes[0]
+    if type(first) is Add and first.key is None and len(batch.changes) == 1 and not deleted:
+        after = value + first.amount  # as most batches are
+        if not crosses(after, minimum, maximum):
+            return APPLIED, (Receipt(after, value, revision, time),), after, ()
+    codes = ""
+    outcomes: list[Outcome] = []
+    kept: tuple[KeyReceipt, ...] = ()
+    changes: tuple[ValueChange, ...] = batch.changes  # type: ignore[assignment]  # none is ALONE
+    for change in changes:
+        key = change.key
+        if key is not None and (receipt := _find(key, known + kept)) is not None:
+            if receipt.text == change.text:
+                codes += REPEATED
+                outcomes.append(receipt_of(receipt))
+            else:
+                codes += REUSED
+                outcomes.append(Refusal(REUSED, value, minimum, maximum))
+            continue
+        if deleted:
+            codes += ABSENT
+            outcomes.append(Refusal(ABSENT))
+            continue
+        if type(change) is CompareAndSet and change.expected != value:
+            codes += MOVED
+            outcomes.append(Refusal(MOVED, value, minimum, maximum))
+            continue
+        after = change.result(value)
+        if crosses(after, minimum, maximum):
+            codes += OUTSIDE
+            outcomes.append(Refusal(OUTSIDE, value, minimum, maximum))
+            continue
+        codes += APPLIED
+        outcomes.append(Receipt(after, value, revision, time, key))
+        if key is not None:
+            kept += (KeyReceipt(key, change.text, value, after, revision, time),)
+        value = after
+    return codes, tuple(outcomes), value, kept
+
+
+def _decide(
+    record: Record, change: Change, revision: int, time: int
+) -> tuple[str, tuple[Outcome], Record]:
+    """Decide on a creation, a deletion or a change of the bounds.
+
+    Returns the outcome's code, the outcome, and the record with what it changes.
+    """
+    draft = record
+    code = APPLIED
+    if isinstance(change, Create):
+        if not record.deleted:
+            code = EXISTS
+        elif crosses(change.initial, change.minimum, change.maximum):
+            code = OUTSIDE
+        else:
+            horizon, ledger = begun_again(revision)
+            draft = draft._replace(
+                value=change.initial,
+                minimum=change.minimum,
+                maximum=change.maximum,
+                horizon=horizon,
+                deleted=False,
+                ledger=ledger,
+            )
+    elif record.deleted:
+        code = ABSENT
+    elif isinstance(change, Limit):
+        low = record.minimum if change.minimum is UNCHANGED else change.minimum
+        high = record.maximum if change.maximum is UNCHANGED else change.maximum
+        if crosses(record.value, low, high):
+            code = OUTSIDE
+        else:
+            draft = draft._replace(minimum=low, maximum=high)
+    else:
+        draft = draft._replace(deleted=True)
+    if code == APPLIED:
+        return code, (Receipt(draft.value, record.value, revision, time),), draft
+    return code, (Refusal(code, record.value, record.minimum, record.maximum),), draft
+
+
+def _find(key: str | None, receipts: tuple[KeyReceipt, ...]) -> KeyReceipt | None:
+    for receipt in receipts:
+        if receipt.key == key:
+            return receipt
+    return None

@@ -1,0 +1,80 @@
+"""What a plan can ask for. A driver carries it out and sends back the result.
+
+=====================  =========================================  =====================
+step                   what the driver does                       what it sends back
+=====================  =========================================  =====================
+``Read``               a consistent read                          ``Record | None``
+``Replace``            write if the store still holds ``old``     ``bool``
+``Settle``             let the engine settle the batch itself     ``Answer``
+``Pause``              wait a little, longer each time            None
+``Wait``               wait until the ticket is called            None
+=====================  =========================================  =====================
+
+Into ``Read``, ``Replace`` and ``Settle`` a driver throws a `CounterError` when
+the request was refused before it acted, and `Ambiguous` when nobody can tell.
+Into ``Pause`` and ``Wait`` it throws `Expired` when the caller's time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from truecount.change import Batch
+    from truecount.record import Address, Record
+
+__all__ = ["Expired", "Pause", "Plan", "Read", "Replace", "Settle", "Step", "Wait"]
+
+
+class Expired(Exception):
+    """The caller's time is over."""
+
+
+class Read(NamedTuple):
+    """Have the record read, with what it remembers of ``keys``: a Record or None."""
+
+    address: Address
+    keys: tuple[str, ...] = ()
+
+
+class Replace(NamedTuple):
+    """Have ``old`` replaced by ``new`` if the store still holds it: whether it did."""
+
+    address: Address
+    old: Record | None
+    new: Record
+
+
+class Settle(NamedTuple):
+    """Have ``batch`` decided on where the record is: an Answer."""
+
+    address: Address
+    batch: Batch
+
+
+class Pause(NamedTuple):
+    """Let some time pass before the next attempt: None."""
+
+    attempt: int  # how many attempts came before
+
+
+class Ticket(Protocol):
+    """Somebody who waits to be called."""
+
+    def watch(self, wake: Callable[[], object]) -> bool:
+        """Have ``wake`` called, once, from any thread; False: there is no need to wait."""
+        ...
+
+
+class Wait(NamedTuple):
+    """Wait until ``ticket`` calls: None."""
+
+    ticket: Ticket
+
+
+Step: TypeAlias = Read | Replace | Settle | Pause | Wait
+
+T = TypeVar("T")
+Plan: TypeAlias = Generator[Step, Any, T]
+"""A piece of the protocol: yields steps, is sent their results, returns a T."""

@@ -1,0 +1,1 @@
+"""One file a store, behind the contract in `truecount.stores.base`."""

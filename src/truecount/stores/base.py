@@ -1,0 +1,147 @@
+"""What a store must do, and what its URL may say.
+
+Two methods make a store, `Store.read` and `Store.replace`; a third,
+`Store.settle`, makes it fast where the engine can decide in one atomic step.
+`truecount.testing.StoreConformance` tells whether they keep the promises.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Final, Self
+
+from truecount.change import Answer, Batch, Change
+from truecount.errors import StoreError
+from truecount.record import WRITERS, Address, Record
+from truecount.url import StoreURL
+
+__all__ = ["KEY_TTL", "TIMEOUT", "Ambiguous", "Store"]
+
+TIMEOUT: Final = 10.0
+"""Seconds that a call may take unless told otherwise."""
+
+KEY_TTL: Final = 7 * 24 * 3600.0
+"""Seconds that an idempotency key is remembered unless told otherwise."""
+
+
+class Ambiguous(Exception):
+    """A request was sent, and nobody can tell whether it took or will take effect."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Store(ABC):
+    """A database that holds counters.
+
+    Every method may be called from any thread, and in a forked child. A
+    method that is given ``timeout`` (seconds, or None for no end) ends by
+    then. It raises an error of the tree when the request was refused *before
+    acting*, and `Ambiguous` when it may have taken effect or still may; a
+    driver's own retries are off, since they are what counts double.
+    """
+
+    url: str
+    """What `truecount.connect` opens again, passwords included."""
+    timeout: float | None
+    """Seconds a call may take when it does not say; the option ``?timeout=``."""
+    key_ttl: float
+    """Seconds an idempotency key is remembered; the option ``?key_ttl=``."""
+    home: str | None = None
+    """The `Process.birth` of the only process that can use the store; None: any can."""
+    closed: bool = False
+    """Whether `close` was called."""
+    writers: int = WRITERS
+    """How many writers' receipts a record keeps."""
+    batch_limit: int = 256
+    """How many changes travel in one batch at most."""
+    always_fence: bool = False
+    """Write every refusal down, for networks that deliver answered requests again."""
+
+    def __init__(self, url: StoreURL) -> None:
+        """Take the options that every store has out of ``url``.
+
+        Reaches for nothing yet. A subclass takes its own, sets `url` to what
+        stands for the same store wherever it is opened, and calls
+        `StoreURL.finish`.
+        """
+        self.timeout = url.seconds("timeout", TIMEOUT)
+        self.key_ttl = url.positive_seconds("key_ttl", KEY_TTL)
+
+    @abstractmethod
+    def read(
+        self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
+    ) -> Record | None:
+        """The record at ``address``, as it is now: None when there never was one.
+
+        Consistent: it shows every write that was answered before. Its
+        ``keys`` are the receipts of those ``keys`` that are still known.
+        """
+
+    @abstractmethod
+    def replace(
+        self, address: Address, old: Record | None, new: Record, *, timeout: float | None
+    ) -> bool:
+        """Write ``new`` in one atomic step, if the store still holds ``old``.
+
+        Told by its whole stamp; None stands for no record. ``new.keys`` are
+        inserted in the same step, plainly: one that is there already makes
+        the answer False, as a moved stamp does.
+        """
+
+    def settles(self, change: Change) -> bool:
+        """Whether `settle` can be asked to decide on ``change``."""
+        return False
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        """Decide on ``batch`` where the record is, in one atomic step.
+
+        Answers what `truecount.settle.settle` answers, or `BEYOND` when this
+        batch is beyond the engine's arithmetic.
+        """
+        raise TypeError(f"{type(self).__name__} settles nothing by itself")
+
+    @abstractmethod
+    def names(self, domain: str) -> Iterator[str]:
+        """The names of the counters in ``domain``, sorted; deleted ones hidden."""
+
+    @abstractmethod
+    def domains(self) -> Iterator[str]:
+        """The domains that hold a counter, sorted."""
+
+    def snapshot(self, domain: str) -> dict[str, int]:
+        """Every counter's value in ``domain``, by name."""
+        values = {}
+        for name in self.names(domain):
+            record = self.read(Address(domain, name), timeout=self.timeout)
+            if record is not None and not record.deleted:
+                values[name] = record.value
+        return values
+
+    def purge(self, before: int) -> int:
+        """Remove the tombstones of counters deleted before an instant; how many.
+
+        Microseconds since the epoch. Only an operator asks for this: a
+        request older than that, still travelling, could then create again.
+        """
+        raise StoreError(f"{self!r} cannot purge")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held; every later call raises `StoreClosedError`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<truecount store {self.shown}>"
+
+    @property
+    def shown(self) -> str:
+        """The URL without its passwords, for people to read."""
+        return StoreURL(self.url).shown

@@ -1,0 +1,62 @@
+"""Keeps forks away from threads that are inside a C library.
+
+A fork copies the locks that other threads hold, and nobody in the child will
+ever release them: SQLite has some for its memory and its files. So a fork
+waits until nobody is inside, and those who come meanwhile wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Final
+
+__all__ = ["enter", "leave"]
+
+PATIENCE: Final = 5.0
+"""Seconds that a fork waits for those inside, before it happens all the same."""
+
+_inside: Final[set[int]] = set()  # idents of threads
+_fork_is_over = threading.Event()
+_forking = False
+
+
+def enter(thread: int) -> None:
+    """Note that ``thread``, the one that calls, goes inside, when no fork is waiting."""
+    _inside.add(thread)
+    while _forking:
+        _inside.discard(thread)
+        _fork_is_over.wait()
+        _inside.add(thread)
+
+
+leave = _inside.discard
+
+
+def _before() -> None:
+    global _forking
+    _fork_is_over.clear()
+    _forking = True
+    forking = {threading.get_ident()}
+    deadline = time.monotonic() + PATIENCE
+    while _inside - forking and time.monotonic() < deadline:
+        time.sleep(0.0001)
+
+
+def _after_in_parent() -> None:
+    global _forking
+    _forking = False
+    _fork_is_over.set()
+
+
+def _after_in_child() -> None:
+    global _forking, _fork_is_over
+    _forking = False
+    _fork_is_over = threading.Event()
+    _inside.intersection_update({threading.get_ident()})
+
+
+os.register_at_fork(
+    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+)

@@ -1,0 +1,626 @@
+"""Counters in one SQLite file, shared by any number of threads and processes.
+
+``sqlite:///relative.db`` or ``sqlite:////absolute.db``; the format of the file
+is described in ``docs/stores.md``. A batch is one transaction: `settle` runs
+between ``BEGIN IMMEDIATE`` and ``COMMIT``, or, while nobody else writes to
+the counter, before a single conditional ``UPDATE``.
+
+There is no network here, so no request is late or delivered twice. What is
+left of the protocol's dangers is a COMMIT that fails: it may leave frames in
+the write-ahead log that every reader ignores and a recovery after a crash
+takes for true. Such an error is ambiguous, until a later COMMIT or a
+truncation of the log has overwritten those frames.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+from truecount import moment
+from truecount.change import ALONE, Answer, Batch, Change
+from truecount.errors import (
+    DamagedRecordError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreURLError,
+)
+from truecount.process import Process, here
+from truecount.record import Address, KeyReceipt, Ledger, Record, Stamp
+from truecount.settle import settle
+from truecount.stores import forks
+from truecount.stores.base import Ambiguous, Store
+from truecount.stores.filesystem import network_filesystem
+from truecount.stores.turn import Turn
+from truecount.url import StoreURL
+
+__all__ = ["SQLiteStore"]
+
+T = TypeVar("T")
+
+APPLICATION: Final = 0x54434E54  # "TCNT"
+VERSION: Final = 1
+
+PATIENCE: Final = 0.1
+"""Seconds that a request waits for SQLite's lock, when it is its turn to write."""
+
+NAP: Final = 50e-6
+"""Seconds between two looks at it."""
+
+LATEST: Final = 256
+"""Rows of which the latest writing is kept in mind."""
+
+_SCHEMA: Final = (
+    """CREATE TABLE counters (
+        id       INTEGER PRIMARY KEY,
+        domain   TEXT NOT NULL,
+        name     TEXT NOT NULL,
+        value    TEXT NOT NULL,
+        deleted  INTEGER NOT NULL,
+        ledger   TEXT NOT NULL,
+        UNIQUE (domain, name)
+    )""",
+    """CREATE TABLE keys (
+        counter   INTEGER NOT NULL REFERENCES counters (id),
+        key       TEXT NOT NULL,
+        text      TEXT NOT NULL,
+        before    TEXT NOT NULL,
+        after     TEXT NOT NULL,
+        revision  INTEGER NOT NULL,
+        time      INTEGER NOT NULL,
+        expires   INTEGER NOT NULL,
+        PRIMARY KEY (counter, key)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX keys_by_expiry ON keys (expires)",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+_SELECT: Final = "SELECT id, value, deleted, ledger FROM counters WHERE domain = ? AND name = ?"
+
+_INSERT: Final = (
+    "INSERT INTO counters (value, deleted, ledger, domain, name) VALUES (?, ?, ?, ?, ?)"
+)
+
+_UPDATE: Final = "UPDATE counters SET value = ?, deleted = ?, ledger = ? WHERE id = ?"
+
+_OVERWRITE: Final = """
+UPDATE counters SET value = ?, ledger = ?
+WHERE id = ? AND value = ? AND ledger = ? AND deleted = 0"""
+
+_EXPIRE: Final = """
+DELETE FROM keys WHERE (counter, key) IN
+    (SELECT counter, key FROM keys WHERE expires <= ? ORDER BY expires LIMIT ?)"""
+
+
+class SQLiteStore(Store):
+    """One file. Options: ``timeout``, ``key_ttl``, ``synchronous=full`` or ``normal``.
+
+    With ``normal`` a power failure may lose the last changes (a crash of the
+    processes loses none); with ``full`` nothing that was answered is lost.
+    """
+
+    def __init__(self, url: StoreURL) -> None:
+        super().__init__(url)
+        self._synchronous = url.choice("synchronous", ("full", "normal"))
+        url.finish()
+        if not url.rest.startswith("/") or url.rest == "/":
+            raise StoreURLError(
+                f"{url.text!r} names no file: write sqlite:///counters.db (relative) or "
+                "sqlite:////var/lib/counters.db (absolute)"
+            )
+        # Made absolute at once, or a later chdir would move the counters.
+        self._path = os.path.realpath(url.rest[1:])
+        query = url.text.partition("?")[2]
+        self.url = f"sqlite:///{self._path}" + (query and f"?{query}")
+        self._local = threading.local()
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._turns: dict[Process, Turn] = {}
+        self._latest: dict[Address, _Latest] = {}
+
+    # The contract
+
+    def read(
+        self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
+    ) -> Record | None:
+        return self._query(lambda sql: _select(sql, address, keys, moment.now())[1])
+
+    def replace(
+        self, address: Address, old: Record | None, new: Record, *, timeout: float | None
+    ) -> bool:
+        def work(sql: sqlite3.Connection) -> tuple[bool, bool]:
+            now = moment.now()
+            row, there = _select(sql, address, tuple(receipt.key for receipt in new.keys), now)
+            if there is None or old is None:
+                holds = there is old
+            else:
+                holds = there.stamp == old.stamp and not there.keys
+            if holds:
+                self._write(sql, address, row, new, now)
+            return holds, holds
+
+        return self._write_in_turn(work, timeout)
+
+    def settles(self, change: Change) -> bool:
+        return True
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        def work(sql: sqlite3.Connection) -> tuple[bool, Answer]:
+            now = moment.now()
+            row, record = _select(sql, address, batch.keys, now)
+            new, answer = settle(record, batch, now, self.writers)
+            if new is not None:
+                self._write(sql, address, row, new, now)
+            return new is not None, answer
+
+        connection = self._connection()
+        turn = connection.turn
+        turn.take(timeout)
+        try:
+            answer = self._overwrite(connection, address, batch)
+            if answer is None:
+                answer = self._patiently(
+                    connection, lambda: self._transact(connection, work), timeout
+                )
+            return answer
+        finally:
+            turn.give()
+
+    def names(self, domain: str) -> Iterator[str]:
+        return iter(self.snapshot(domain))
+
+    def domains(self) -> Iterator[str]:
+        rows = self._query(
+            lambda sql: sql.execute(
+                "SELECT DISTINCT domain FROM counters WHERE NOT deleted ORDER BY domain"
+            ).fetchall()
+        )
+        return (domain for (domain,) in rows)
+
+    def snapshot(self, domain: str) -> dict[str, int]:
+        rows = self._query(
+            lambda sql: sql.execute(
+                "SELECT name, value FROM counters WHERE domain = ? AND NOT deleted ORDER BY name",
+                (domain,),
+            ).fetchall()
+        )
+        try:
+            return {name: int(value) for name, value in rows}
+        except ValueError as error:
+            raise DamagedRecordError(f"a value in domain {domain!r} is no integer") from error
+
+    def purge(self, before: int) -> int:
+        def work(sql: sqlite3.Connection) -> tuple[bool, int]:
+            gone = 0
+            tombstones = sql.execute("SELECT domain, name FROM counters WHERE deleted").fetchall()
+            for domain, name in tombstones:
+                row, record = _select(sql, Address(domain, name), (), 0)
+                if record is not None and record.deleted_before(before):
+                    sql.execute("DELETE FROM keys WHERE counter = ?", (row,))
+                    sql.execute("DELETE FROM counters WHERE id = ?", (row,))
+                    gone += 1
+            return gone > 0, gone
+
+        return self._write_in_turn(work, self.timeout)
+
+    def close(self) -> None:
+        self.closed = True
+        for connection in list(self._connections):
+            connection.close()
+        turn = self._turns.pop(here(), None)
+        if turn is not None:
+            turn.close()
+
+    # Transactions
+
+    def _query(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read outside of a transaction: every statement sees the last commit."""
+        connection = self._connection()
+        forks.enter(connection.thread)
+        try:
+            return work(connection.sql)
+        except sqlite3.Error as error:
+            raise _refusal(error, self._path) from error
+        finally:
+            forks.leave(connection.thread)
+
+    def _write_in_turn(
+        self, work: Callable[[sqlite3.Connection], tuple[bool, T]], timeout: float | None
+    ) -> T:
+        """Do ``work`` in a transaction, when it is this thread's turn to write."""
+        connection = self._connection()
+        connection.turn.take(timeout)
+        try:
+            return self._patiently(connection, lambda: self._transact(connection, work), timeout)
+        finally:
+            connection.turn.give()
+
+    def _patiently(
+        self, connection: _Connection, work: Callable[[], T], timeout: float | None
+    ) -> T:
+        """Do ``work``, and again where it finds the file locked: now in the queue of processes.
+
+        There the lock is soon free: of a process that does not queue yet, or
+        of a foreign program, which gets some patience.
+        """
+        try:
+            return work()
+        except StoreTimeoutError:
+            connection.turn.insist(timeout)
+        patience = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return work()
+            except StoreTimeoutError:
+                if time.monotonic() > patience:
+                    raise
+            time.sleep(NAP)
+
+    def _transact(
+        self, connection: _Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]
+    ) -> T:
+        """Do ``work``, which says whether it wrote, in one transaction."""
+        sql = connection.sql
+        forks.enter(connection.thread)
+        try:
+            try:
+                sql.execute("BEGIN IMMEDIATE")
+                wrote, result = work(sql)
+            except BaseException:
+                connection.roll_back()
+                raise
+            try:
+                sql.execute("COMMIT" if wrote else "ROLLBACK")
+            except sqlite3.Error as error:
+                raise self._failure_of_commit(connection, error) from error
+            return result
+        except sqlite3.Error as error:
+            raise _refusal(error, self._path) from error
+        finally:
+            forks.leave(connection.thread)
+
+    def _overwrite(self, connection: _Connection, address: Address, batch: Batch) -> Answer | None:
+        """Settle ``batch`` in a single statement, if the row is still what this process wrote.
+
+        None: it is not, or somebody has it locked, or there is nothing to
+        write, which takes a fresh look.
+        """
+        latest = self._latest.get(address)
+        first, *others = batch.changes
+        if latest is None or type(first) in ALONE or first.key is not None:
+            return None
+        if others and batch.keys:
+            return None
+        new, answer = settle(latest.record, batch, moment.now(), self.writers)
+        if new is None:
+            return None
+        value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
+        row = latest.there[0]
+        forks.enter(connection.thread)
+        try:
+            cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *latest.there))
+        except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                return None
+            raise self._failure_of_commit(connection, error) from error
+        finally:
+            forks.leave(connection.thread)
+        if not cursor.rowcount:
+            return None
+        latest.there = (row, value, ledger)
+        latest.record = new
+        return answer
+
+    def _write(
+        self, sql: sqlite3.Connection, address: Address, row: int | None, new: Record, now: int
+    ) -> None:
+        value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
+        if row is None:
+            row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
+        else:
+            sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
+        if len(self._latest) >= LATEST:
+            self._latest.clear()
+        kept = new._replace(keys=()) if new.keys else new
+        self._latest[address] = _Latest((row, value, ledger), kept)
+        if not new.keys:
+            return
+        # Expired keys make room for new ones, a few at a time.
+        sql.execute(_EXPIRE, (now, 2 + 2 * len(new.keys)))
+        ttl = int(self.key_ttl * 1_000_000)
+        for key, text, before, after, revision, at in new.keys:
+            sql.execute(
+                "DELETE FROM keys WHERE counter = ? AND key = ? AND expires <= ?", (row, key, now)
+            )
+            sql.execute(
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (row, key, text, str(before), str(after), revision, at, at + ttl),
+            )
+
+    def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:
+        """What to raise when a COMMIT failed: whether it is ambiguous is for it to find out."""
+        connection.roll_back()
+        refusal = _refusal(error, self._path)
+        return refusal if connection.is_undone(error) else Ambiguous(refusal)
+
+    # What belongs to a process, and to a thread
+
+    def _turn(self) -> Turn:
+        turn = self._turns.get(here())
+        if turn is None:
+            new = Turn(self._path)
+            turn = self._turns.setdefault(here(), new)
+            if turn is not new:
+                new.close()
+        return turn
+
+    def _connection(self) -> _Connection:
+        if self.closed:
+            raise StoreClosedError(f"{self!r} was closed; connect() opens it again")
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None or connection.process is not here():
+            return self._open()
+        if time.monotonic() - connection.looked > 0.1 and not connection.is_current():
+            connection.close()
+            del self._local.connection
+            raise StoreError(
+                f"{self._path} was removed or replaced while it was in use; the next call "
+                "opens what is there then"
+            )
+        return connection
+
+    def _open(self) -> _Connection:
+        _inspect(self._path)
+        thread = threading.get_ident()
+        forks.enter(thread)
+        try:
+            connection = _Connection(self._path, self._synchronous, self._turn())
+            if not connection.is_ready():
+                # Of several processes that find it empty, the first makes it ours.
+                connection.turn.take(self.timeout)
+                try:
+                    connection.initialise()
+                finally:
+                    connection.turn.give()
+        except sqlite3.Error as error:
+            raise _refusal(error, self._path) from error
+        finally:
+            forks.leave(thread)
+        self._local.connection = connection
+        self._connections.add(connection)
+        return connection
+
+
+class _Latest:
+    """What this process last wrote to a row, which is likely to be there still."""
+
+    __slots__ = ("record", "there")
+
+    def __init__(self, there: tuple[Any, ...], record: Record) -> None:
+        self.there = there  # what `_OVERWRITE` looks for
+        self.record = record
+
+
+class _Connection:
+    """One thread's connection in one process, and the file that it was opened on."""
+
+    def __init__(self, path: str, synchronous: str, turn: Turn) -> None:
+        self.process = here()
+        self.thread = threading.get_ident()
+        self.turn = turn
+        self.path = path
+        self.sql = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self.cursor = self.sql.cursor()
+        weakref.finalize(self, _close, self.sql, self.process)  # when its thread ends
+        self.sql.execute(f"PRAGMA synchronous = {synchronous}")
+        self.sql.execute("PRAGMA fullfsync = 1")  # macOS: a plain fsync stops at the drive
+        self.sql.execute("PRAGMA checkpoint_fullfsync = 1")
+        self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self.file = _identity(path)
+        self.looked = time.monotonic()
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one at its path."""
+        if self.file is None or _identity(self.path) != self.file:
+            return False
+        self.looked = time.monotonic()
+        return True
+
+    def is_ready(self) -> bool:
+        """Whether the file is ours and in order; False when there is nothing in it yet.
+
+        Raises `StoreError` when it belongs to somebody else.
+        """
+        # In one statement, or another process could make it ours in between.
+        application, version, tables = self.sql.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application == APPLICATION:
+            if version > VERSION:
+                raise StoreError(
+                    f"{self.path} was written by a newer truecount (format {version}; this one "
+                    f"knows {VERSION}): upgrade truecount to use it"
+                )
+            (mode,) = self.sql.execute("PRAGMA journal_mode").fetchone()
+            return bool(mode == "wal")
+        if application or version or tables:
+            raise StoreError(
+                f"{self.path} is a database of another program: give truecount a file of its own"
+            )
+        return False
+
+    def initialise(self) -> None:
+        """Switch to the write-ahead log and create the tables, unless that has been done."""
+        (mode,) = self.sql.execute("PRAGMA journal_mode = wal").fetchone()
+        if mode != "wal":
+            raise StoreError(f"{self.path} is on a file system without shared memory for SQLite")
+        if self.is_ready():
+            return
+        try:
+            self.sql.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                self.sql.execute(statement)
+            self.sql.execute("COMMIT")
+        except BaseException:
+            self.roll_back()
+            raise
+
+    def roll_back(self) -> None:
+        """Leave the transaction, if SQLite has not left it by itself."""
+        try:
+            if self.sql.in_transaction:
+                self.sql.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The next call closes it, which rolls back too, and opens another.
+            self.file = None
+            self.looked = 0.0
+
+    def is_undone(self, error: sqlite3.Error) -> bool:
+        """Whether a COMMIT that failed with ``error`` has no effect, now and after a crash.
+
+        It has none when SQLite could not take its lock, or found no room to
+        write its last frame. After any other error the log is emptied and
+        synced; if that works, nothing is left of it.
+        """
+        if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            return True
+        try:
+            busy, _, _ = self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy or os.path.getsize(f"{self.path}-wal"):
+                return False
+            with open(f"{self.path}-wal", "rb") as log:
+                os.fsync(log.fileno())
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close it, from any thread."""
+        _close(self.sql, self.process)
+
+
+_inherited: list[sqlite3.Connection] = []  # kept for ever, since to forget is to close
+
+
+def _close(sql: sqlite3.Connection, process: Process) -> None:
+    """Close, but never what a fork inherited: SQLite forbids to use it in the child."""
+    if process is here():
+        sql.close()
+    else:
+        _inherited.append(sql)
+
+
+def _select(
+    sql: sqlite3.Connection, address: Address, keys: tuple[str, ...], now: int
+) -> tuple[int | None, Record | None]:
+    """The row's id and its record, with the receipts of those ``keys`` that are known."""
+    found = sql.execute(_SELECT, address).fetchone()
+    if found is None:
+        return None, None
+    row, *fields = found
+    try:
+        record = _decode(fields)
+        if keys:
+            record = record._replace(keys=_receipts(sql, row, keys, now))
+    except (AttributeError, TypeError, ValueError, DamagedRecordError) as error:
+        raise DamagedRecordError(
+            f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "
+            f"{error}"
+        ) from error
+    return row, record
+
+
+def _decode(fields: list[Any]) -> Record:
+    """The record in a row.
+
+    The end of its ledger tells what the latest write left there. Anything
+    else was written by somebody who did not write it down.
+    """
+    value, deleted, text = fields
+    horizon, _, lines = text.partition("\n")
+    ledger = Ledger(lines)
+    latest = ledger.latest()
+    if int(value) != latest.after:
+        raise DamagedRecordError(
+            f"its value is {value}, where truecount had left {latest.after}. Put that back by "
+            "hand, and make the change with truecount"
+        )
+    if deleted not in (0, 1):
+        raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
+    stamp = Stamp(latest.revision, latest.writer, latest.number)
+    low, high = latest.minimum, latest.maximum
+    return Record(latest.after, stamp, latest.time, low, high, int(horizon), bool(deleted), ledger)
+
+
+def _receipts(
+    sql: sqlite3.Connection, row: int, keys: tuple[str, ...], now: int
+) -> tuple[KeyReceipt, ...]:
+    marks = ", ".join("?" * len(keys))
+    found = sql.execute(
+        "SELECT key, text, before, after, revision, time FROM keys "  # noqa: S608  # only marks
+        f"WHERE counter = ? AND expires > ? AND key IN ({marks})",
+        (row, now, *keys),
+    )
+    return tuple(
+        KeyReceipt(key, text, int(before), int(after), revision, at)
+        for key, text, before, after, revision, at in found.fetchall()
+    )
+
+
+def _inspect(path: str) -> None:
+    """Refuse places where no database can be, in words that say more than SQLite's."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise StoreError(f"cannot open {path}: there is no folder {folder}")
+    if os.path.isdir(path):
+        raise StoreError(f"cannot open {path}: it is a folder; name a file in it")
+    kind = network_filesystem(path)
+    if kind is not None:
+        raise StoreError(
+            f"{path} is on a network file system ({kind}), where SQLite's locks do not hold: "
+            "use a local disk, or a store that has a server"
+        )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, or -1."""
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return code if code < 0 else code & 0xFF
+
+
+def _refusal(error: sqlite3.Error, path: str) -> StoreError:
+    """What an error of the driver means, when the request did not take effect."""
+    code = _code(error)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreTimeoutError(f"another program has {path} locked")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError(f"there is no room left for {path}: make some and repeat")
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreError(
+            f"{path} cannot be read or written ({name}): look at the disk, its free space and "
+            "the limits on file sizes"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{path} is not a database: give truecount a file of its own")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return StoreError(f"{path} is damaged ({error}): restore it from a backup")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreError(f"{path} cannot be opened for writing ({error}): look at its permissions")
+    return StoreError(f"{path}: {error} ({name})")

@@ -1,0 +1,1 @@
+"""What proves a store, and what a user's own tests can use."""

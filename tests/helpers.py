@@ -1,0 +1,26 @@
+"""What several test modules use."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import pytest
+
+from truecount import Counter
+
+_names = itertools.count(1)
+
+
+def make_counter(value: int = 0, **options: Any) -> Counter:
+    """A counter in memory that nobody else has."""
+    name = f"counter{next(_names)}"
+    return Counter("mydomain", name, value, store="memory://tests", **options)
+
+
+def missing(what: str) -> None:
+    """Skip a test that lacks something of the machine; in CI that is a failure."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"CI has no {what}")
+    pytest.skip(f"NOT TESTED: this machine has no {what}")

@@ -1,0 +1,451 @@
+"""The SQLite store: its file, and what happens when that is not as it should be."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import missing
+from truecount import (
+    Counter,
+    CounterNotFoundError,
+    DamagedRecordError,
+    OutcomeUnknownError,
+    Store,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    connect,
+)
+from truecount.record import Address
+from truecount.stores.filesystem import network_filesystem
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "counters.db"
+
+
+@pytest.fixture
+def counter(path: Path) -> Iterator[Counter]:
+    counter = Counter("mydomain", "counter1", 5, store=f"sqlite:///{path}")
+    yield counter
+    counter.store.close()
+
+
+def sql(path: Path, *statements: str) -> list[tuple[object, ...]]:
+    """Execute statements as another program would; the rows of the last."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        rows: list[tuple[object, ...]] = []
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+        return rows
+    finally:
+        connection.close()
+
+
+# The file
+
+
+def test_the_file_says_what_it_is(path: Path, counter: Counter) -> None:
+    """Application id, version and write-ahead log are in the file's header."""
+    counter.add(1)
+    assert sql(path, "PRAGMA application_id") == [(0x54434E54,)]
+    assert sql(path, "PRAGMA user_version") == [(1,)]
+    assert sql(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize(("option", "level"), [("", 2), ("?synchronous=normal", 1)])
+def test_synchronous_is_full_unless_told_otherwise(path: Path, option: str, level: int) -> None:
+    """What was answered survives a power failure, unless the URL says that it need not."""
+    with connect(f"sqlite:///{path}{option}") as store:
+        store.read(Address("mydomain", "counter1"), timeout=1)
+        connection = store._connection()  # type: ignore[attr-defined]
+        assert connection.sql.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_a_file_of_format_1_keeps_working(tmp_path: Path) -> None:
+    """A file that the first version wrote is read and written by every later one."""
+    path = tmp_path / "old.db"
+    sql(path, "PRAGMA journal_mode = wal")
+    connection = sqlite3.connect(path)
+    connection.executescript((DATA / "format1.sql").read_text())
+    connection.close()
+    c = Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    assert (c.value, c.minimum, c.maximum) == (42, 0, None)
+    assert c.timestamp == "2026-11-20T12:00:00.000000Z"
+    assert c.add(1).before == 42
+    assert c.receipt("order-17").after == 42
+    assert Counter("mydomain", "long", store=c.store).value == 10**499
+    with pytest.raises(CounterNotFoundError):
+        Counter("mydomain", "deleted", store=c.store, create=False)
+
+
+def test_a_newer_file_is_left_alone(path: Path, counter: Counter) -> None:
+    """A file of a later format is not touched; the error says to upgrade."""
+    counter.store.close()
+    sql(path, "PRAGMA user_version = 2")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"newer truecount .*upgrade"):
+        Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_another_programs_database_is_left_alone(path: Path) -> None:
+    """A database with tables of its own stays as it is."""
+    sql(path, "CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    """A file of another kind stays as it is."""
+    path.write_text("Dear diary, " * 100)
+    with pytest.raises(StoreError, match="is not a database"):
+        Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    assert path.read_text() == "Dear diary, " * 100
+
+
+def test_a_truncated_file_is_told(path: Path, counter: Counter) -> None:
+    """A database that lost its end is an error, and no zero."""
+    for number in range(200):
+        Counter("mydomain", f"filler{number}", store=counter.store)
+    counter.store.close()
+    with path.open("r+b") as file:
+        file.truncate(8192)
+    with pytest.raises(StoreError, match=r"damaged|not a database"):
+        Counter("mydomain", "filler199", store=f"sqlite:///{path}")
+
+
+def test_places_where_no_file_can_be(tmp_path: Path) -> None:
+    """A missing folder, a folder, and a file in the way are told as such."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.db").mkdir()
+    for where, text in (
+        ("missing/counters.db", "no folder"),
+        ("folder.db", "it is a folder"),
+        ("file/counters.db", "no folder"),
+    ):
+        with pytest.raises(StoreError, match=text):
+            Counter("mydomain", "counter1", store=f"sqlite:///{tmp_path}/{where}")
+
+
+def test_a_place_that_cannot_be_written() -> None:
+    """Without the right to write, the error names the file; nothing is created."""
+    folder = Path(tempfile.mkdtemp(prefix="truecount-locked-"))
+    try:
+        folder.chmod(0o555)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                Counter("mydomain", "counter1", store=f"sqlite:///{folder}/counters.db")
+            except StoreError as error:
+                status = 0 if "counters.db" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert list(folder.iterdir()) == []
+    finally:
+        folder.rmdir()
+
+
+def test_a_removed_file_is_noticed(path: Path, counter: Counter) -> None:
+    """Counting does not go on into a file that nobody can see any more."""
+    counter.add(1)
+    path.unlink()
+    time.sleep(0.15)
+    with pytest.raises(StoreError, match="removed or replaced"):
+        counter.add(1)
+    for leftover in path.parent.iterdir():
+        leftover.unlink()
+    with pytest.raises(CounterNotFoundError):
+        counter.add(1)
+
+
+def test_a_restored_backup_is_shown(path: Path, counter: Counter) -> None:
+    """When the file was restored from a backup, an object shows what is there now."""
+    counter.add(1)
+    sql(path, f"VACUUM INTO '{path}.backup'")
+    counter.add(100)
+    counter.store.close()
+    for leftover in path.parent.glob("counters.db*"):
+        if leftover.suffix != ".backup":
+            leftover.unlink()
+    shutil.copy(f"{path}.backup", path)
+    again = Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    again._view = counter._view
+    assert again.refresh() == 6
+    assert again.add(1) == 7
+    assert again == 7
+
+
+# Records that somebody changed
+
+
+DAMAGES = {
+    "value": "UPDATE counters SET value = '7'",
+    "value type": "UPDATE counters SET value = 'seven'",
+    "value float": "UPDATE counters SET value = '5.0'",
+    "value blob": "UPDATE counters SET value = x'00ff'",
+    "deleted": "UPDATE counters SET deleted = 2",
+    "horizon": "UPDATE counters SET ledger = 'x' || ledger",
+    "ledger": "UPDATE counters SET ledger = 'garbage'",
+    "ledger empty": "UPDATE counters SET ledger = ''",
+    "ledger cut": "UPDATE counters SET ledger = substr(ledger, 1, length(ledger) - 1)",
+    "ledger blob": "UPDATE counters SET ledger = x'00'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_told_and_left_alone(path: Path, counter: Counter, damage: str) -> None:
+    """A record changed by hand stops every call, by name, and stays as it is."""
+    counter.add(1, key="once")
+    sql(path, DAMAGES[damage])
+    before = sql(path, "SELECT * FROM counters")
+    for call in (
+        lambda: counter.add(1),
+        lambda: counter.set(1),
+        counter.refresh,
+        counter.delete,
+        lambda: counter.limit(minimum=0),
+        lambda: counter.add(1, key="once"),
+        lambda: Counter("mydomain", "counter1", store=counter.store),
+    ):
+        with pytest.raises(DamagedRecordError, match="'counter1' in domain 'mydomain'"):
+            call()
+    assert sql(path, "SELECT * FROM counters") == before
+
+
+def test_a_damaged_receipt_is_told(path: Path, counter: Counter) -> None:
+    """A key whose receipt cannot be read is neither applied again nor answered."""
+    counter.add(1, key="once")
+    sql(path, "UPDATE keys SET after = 'x'")
+    with pytest.raises(DamagedRecordError):
+        counter.add(1, key="once")
+    assert counter.add(1) == 7
+
+
+def test_a_change_by_hand_can_be_taken_back(path: Path, counter: Counter) -> None:
+    """The error says what truecount had left there; put back, the counter works again."""
+    sql(path, "UPDATE counters SET value = '7'")
+    with pytest.raises(DamagedRecordError, match="its value is 7, where truecount had left 5"):
+        counter.add(1)
+    sql(path, "UPDATE counters SET value = '5'")
+    assert counter.add(1) == 6
+
+
+# Disks
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """On a full disk a change is refused, and the counter goes on when there is room again."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        missing("right to mount a small tmpfs")
+    try:
+        with connect(f"sqlite:///{folder}/counters.db") as store:
+            c = Counter("mydomain", "counter1", store=store)
+            ballast = folder / "ballast"
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+                while True:
+                    file.write(b"x" * 4096)
+            applied = 0
+            with pytest.raises(StoreFullError, match="no room left"):
+                for _ in range(2000):
+                    c.add(1)
+                    applied += 1
+            assert c.refresh() == applied
+            ballast.unlink()
+            assert c.add(1) == applied + 1
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_limited_file_size_is_told(path: Path, counter: Counter) -> None:
+    """Under ``ulimit -f`` a change is refused for sure, and nothing of it appears later."""
+    code = f"""
+        import resource, signal, sys
+        from truecount import Counter, CounterError, OutcomeUnknownError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        c = Counter("mydomain", "counter1", store="sqlite:///{path}")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        applied = 0
+        try:
+            while applied < 5000:
+                c.add(1, timeout=2)
+                applied += 1
+        except OutcomeUnknownError as error:
+            sys.exit(f"unknown: {{error}}")
+        except CounterError as error:
+            print(applied, type(error).__name__, error)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    applied, kind, *_ = result.stdout.split()
+    assert kind == "StoreError"
+    assert "limits on file sizes" in result.stdout
+    assert counter.refresh() == 5 + int(applied)
+
+
+def test_a_foreign_lock_is_waited_for(path: Path, counter: Counter) -> None:
+    """While another program has the database locked, callers wait; after their time they hear."""
+    foreign = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    foreign.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreTimeoutError, match="another program"):
+        counter.add(1, timeout=0.3)
+    threading.Timer(0.3, lambda: foreign.execute("ROLLBACK")).start()
+    assert counter.add(1) == 6
+    foreign.close()
+
+
+# File systems
+
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:25 / /mnt/share rw,relatime - nfs4 server:/share rw
+31 30 0:26 / /mnt/share/local rw - xfs /dev/sdb rw
+32 22 0:27 / /mnt/with\\040space rw - cifs //server/share rw
+33 22 0:28 / /mnt/cloud rw - fuse.sshfs me@host: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/lib/counters.db", None),
+        ("/mnt/share/counters.db", "nfs4"),
+        ("/mnt/share", "nfs4"),
+        ("/mnt/shared/counters.db", None),
+        ("/mnt/share/local/counters.db", None),
+        ("/mnt/with space/counters.db", "cifs"),
+        ("/mnt/cloud/counters.db", "fuse.sshfs"),
+    ],
+)
+def test_network_file_systems_are_recognised(tmp_path: Path, path: str, kind: str | None) -> None:
+    """The longest mount point above a path tells, in the format of Linux's mount table."""
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+    assert network_filesystem(path, str(table)) == kind
+
+
+def test_this_machines_disk_is_no_network(tmp_path: Path) -> None:
+    """The real mount table is understood; without one nothing is refused."""
+    assert network_filesystem(str(tmp_path)) is None
+    assert network_filesystem(str(tmp_path), str(tmp_path / "no table")) is None
+
+
+def test_network_file_systems_are_refused(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store on NFS is an error before anything is written there."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"30 22 0:25 / {tmp_path.resolve()} rw,relatime - nfs4 server:/share rw\n")
+    original = network_filesystem
+    monkeypatch.setattr(
+        "truecount.stores.sqlite.network_filesystem", lambda path: original(path, str(table))
+    )
+    with pytest.raises(StoreError, match=r"network file system \(nfs4\)"):
+        Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    assert not path.exists()
+
+
+def test_links_lead_to_the_same_queue(tmp_path: Path, counter: Counter, path: Path) -> None:
+    """A symbolic link to the file is the same store."""
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    assert connect(f"sqlite:///{link}") is counter.store
+
+
+# Housekeeping
+
+
+def test_purging_removes_old_tombstones(path: Path, counter: Counter) -> None:
+    """purge() removes what was deleted before an instant, with its keys, and nothing else."""
+    store: Store = counter.store
+    counter.add(1, key="once")
+    Counter("mydomain", "other", store=store).delete()
+    instant = time.time_ns() // 1000
+    time.sleep(0.01)
+    counter.delete()
+    assert store.purge(instant) == 1
+    assert sql(path, "SELECT name FROM counters") == [("counter1",)]
+    assert counter.receipt("once") == 6
+    assert store.purge(time.time_ns() // 1000) == 1
+    assert sql(path, "SELECT count(*) FROM counters") == [(0,)]
+    assert sql(path, "SELECT count(*) FROM keys") == [(0,)]
+    again = Counter("mydomain", "counter1", store=store)
+    assert again.revision > counter.revision
+
+
+def test_expired_keys_are_cleared_away(path: Path) -> None:
+    """The table of keys does not grow for ever."""
+    with connect(f"sqlite:///{path}?key_ttl=0.05") as store:
+        c = Counter("mydomain", "counter1", store=store)
+        for number in range(60):
+            c.add(1, key=f"key{number}")
+        time.sleep(0.1)
+        for number in range(20):
+            c.add(1, key=f"later{number}")
+        (rows,) = sql(path, "SELECT count(*) FROM keys")[0]
+        assert isinstance(rows, int)
+        assert rows < 40
+
+
+def test_many_writers_leave_a_bounded_record(path: Path) -> None:
+    """A record remembers 64 writers and no more, however many there were."""
+    store = connect(f"sqlite:///{path}")
+    c = Counter("mydomain", "counter1", store=store)
+    for _ in range(100):
+        c._line.writer = c._line.process.rename()
+        c.add(1)
+    kept = store.read(Address("mydomain", "counter1"), timeout=1)
+    assert kept is not None
+    assert len(kept.ledger) == 64
+    assert kept.horizon == kept.ledger.entry(kept.ledger.text.split()[0]).revision - 1  # type: ignore[union-attr]
+    assert kept.value == 100
+    assert c.add(1) == 101
+
+
+def test_limits_of_open_files_are_not_reached(path: Path) -> None:
+    """Threads that end give their connections back."""
+    c = Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(50):
+        thread = threading.Thread(target=c.add)
+        thread.start()
+        thread.join()
+    after = len(os.listdir("/proc/self/fd")) if before else 0
+    assert c.refresh() == 50
+    assert after <= before + 8 < soft
+
+
+def test_the_unknown_is_an_error_of_its_own() -> None:
+    """Nobody who handles StoreError handles an unknown outcome with it."""
+    assert not issubclass(OutcomeUnknownError, StoreError)

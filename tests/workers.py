@@ -1,0 +1,149 @@
+"""What test processes do. Spawned children import this module by its name."""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import sys
+import threading
+import time
+from typing import Any
+
+from truecount import Counter, OutOfSyncError
+
+
+def add_often(url: str, times: int) -> list[int]:
+    """Add 1 so many times; the numbers gained."""
+    c = Counter("mydomain", "hot", store=url)
+    return [c.add(1).after for _ in range(times)]
+
+
+def step_often(url: str, times: int) -> list[int]:
+    """``c += 1`` so many times, again whenever somebody else was first; the numbers gained."""
+    c = Counter("mydomain", "hot", store=url)
+    numbers = []
+    while len(numbers) < times:
+        try:
+            c += 1
+        except OutOfSyncError:
+            continue
+        numbers.append(c.value)
+    return numbers
+
+
+def construct(url: str, initial: int, start: float) -> tuple[int, int]:
+    """Construct the counter at a given instant; the value and revision seen."""
+    time.sleep(max(0.0, start - time.time()))
+    c = Counter("mydomain", "created", initial, store=url)
+    return c.value, c.revision
+
+
+def add_for(url: str, seconds: float, threads: int) -> tuple[list[int], float]:
+    """Add as fast as possible; how often each thread did, and the longest wait."""
+    c = Counter("mydomain", "hot", store=url)
+    end = time.monotonic() + seconds
+    counts: list[int] = []
+    waits: list[float] = []
+
+    def work() -> None:
+        count, longest = 0, 0.0
+        while (began := time.monotonic()) < end:
+            c.add(1)
+            longest = max(longest, time.monotonic() - began)
+            count += 1
+        counts.append(count)
+        waits.append(longest)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return counts, max(waits)
+
+
+def use_pickled(counter: Counter) -> tuple[int, int, str]:
+    """Use a counter that came through a pickle."""
+    seen = counter.value
+    return seen, counter.add(1).after, counter.name
+
+
+def report(error_of: Any) -> str:
+    """What a call raises in this process."""
+    try:
+        error_of.add(1)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def add_and_log(url: str, log: str) -> None:
+    """Add until killed; log every receipt that was got, before the next add begins."""
+    c = Counter("mydomain", "hot", store=url)
+    with open(log, "ab", buffering=0) as file:
+        file.write(b"ready\n")
+        while True:
+            file.write(b"%d\n" % c.add(1).after)
+
+
+def add_keys_and_log(url: str, log: str, first: int) -> None:
+    """Add with keys until killed; log every key before its change is asked for."""
+    c = Counter("mydomain", "hot", store=url)
+    with open(log, "ab", buffering=0) as file:
+        number = first
+        while True:
+            c.add(1, key=f"key{number}")
+            number += 1
+            file.write(b"%d\n" % number)
+
+
+def settle(dump: bytes) -> tuple[int, int]:
+    """Settle what another process does not know."""
+    receipt = pickle.loads(dump).retry()
+    return receipt.before, receipt.after
+
+
+class Strike(BaseException):
+    """What strikes a thread."""
+
+
+def strike(url: str, seconds: float) -> tuple[int, int, int, int]:
+    """Strike threads that add: (adds acknowledged, calls struck, the value, after one more)."""
+    sys.unraisablehook = lambda _: None  # some strikes hit where nothing can be raised
+    threading.excepthook = lambda _: None
+    c = Counter("mydomain", "hot", store=url)
+    end = time.monotonic() + seconds
+    acknowledged: list[int] = []
+    asked: list[int] = []
+
+    def add() -> None:
+        while time.monotonic() < end:
+            asked.append(1)
+            c.add(1, timeout=20)
+            acknowledged.append(1)
+
+    def add_on() -> None:
+        while time.monotonic() < end:
+            try:
+                add()
+            except Strike:
+                continue
+
+    victims = [threading.Thread(target=add_on) for _ in range(4)]
+    for victim in victims:
+        victim.start()
+    while time.monotonic() < end:
+        for victim in victims:
+            ident = ctypes.c_ulong(victim.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Strike))
+        time.sleep(0.002)
+    for victim in victims:
+        victim.join()
+    total = c.refresh()
+    return len(acknowledged), len(asked) - len(acknowledged), total, c.add(1, timeout=5).after
+
+
+if __name__ == "__main__":
+    # As a program of its own, to be killed: python workers.py FUNCTION ARGUMENTS
+    name, *arguments = sys.argv[1:]
+    globals()[name](*(int(a) if a.isdigit() else a for a in arguments))
