@@ -1,0 +1,71 @@
+"""The protocol holds in simulated worlds, and fails in those that lack one of its remedies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from truecount.testing.simulation import (
+    REMEDIES,
+    Echoing,
+    Findings,
+    Restoring,
+    World,
+    explore,
+)
+
+COMMAND = "python -m truecount.testing.simulation"
+
+
+def assert_clean(findings: Findings) -> None:
+    """No world was in contradiction; else say how to replay the first ones."""
+    replays = [f"{violation}\n  {COMMAND} {seed}" for seed, violation in findings.violations[:5]]
+    assert not findings.violations, "\n".join(replays)
+
+
+def test_no_seed_contradicts_the_protocol() -> None:
+    """20,000 worlds of losses, delays, kills and clock jumps: nobody is told an untruth."""
+    findings = explore(range(20_000))
+    assert_clean(findings)
+    assert findings.worlds == 20_000
+    assert findings.tally["calls"] > 500_000
+
+
+def test_everything_that_can_happen_does() -> None:
+    """The worlds are as bad as they claim: each kind of event and outcome occurs often."""
+    tally = explore(range(2_000)).tally
+    network = {"replies lost", "requests lost", "requests late", "refused", "answers misdirected"}
+    callers = {"interrupted", "unknown", "retries", "cancels", "kills", "forks", "purges"}
+    assert all(tally[event] >= 20 for event in network | callers), tally
+
+
+@pytest.mark.parametrize("world", [Echoing, Restoring])
+def test_worlds_of_other_kinds(world: type[World]) -> None:
+    """Requests that arrive twice, and stores restored from a backup, fool nobody either."""
+    assert_clean(explore(range(4_000), world))
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_every_remedy_is_needed(name: str) -> None:
+    """Without this remedy some world goes wrong, so it is no superstition, and would be missed."""
+    findings = explore(range(60_000), REMEDIES[name].world, until_violation=True)
+    assert findings.violations, f"{findings.worlds:,} worlds do without {name!r}"
+
+
+def test_a_seed_is_replayed_by_its_command() -> None:
+    """A failing seed is printed with the command that replays it, and fails there again."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "truecount.testing.simulation", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = run("0:3000", "--without", "receipts")
+    assert found.returncode == 1
+    replay = next(line for line in found.stdout.splitlines() if "replay: " in line)
+    seed, *without = replay.partition(f"{COMMAND} ")[2].replace("'", "").split()
+    again = run(seed, *without)
+    assert again.returncode == 1
+    assert again.stdout.splitlines()[0] == found.stdout.splitlines()[0]
+    assert "0 of them in contradiction" in run(seed).stdout
