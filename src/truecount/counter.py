@@ -6,7 +6,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Final, NoReturn, Protocol, Self, SupportsIndex, TypeVar, runtime_checkable
+from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeVar, runtime_checkable
 
 from truecount.arguments import (
     check_bounds,
@@ -94,8 +94,10 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex]
     return method
 
 
-def _no_such_operator(sign: str, instead: str) -> Callable[[C, Any], NoReturn]:
-    def method(self: C, operand: Any, /) -> NoReturn:
+def _no_such_operator(sign: str, instead: str) -> Callable[[C, Never], C]:
+    """Make the method for an operator that takes nothing, as type checkers see too."""
+
+    def method(self: C, operand: Never, /) -> C:
         raise InvalidTypeError(f"a counter has no {sign}, which makes no integer{instead}")
 
     return method

@@ -72,10 +72,20 @@ class Command(click.Command):
         return super().parse_args(ctx, hidden)
 
 
+class NobodyReadsError(Exception):
+    """Whoever read the output has had enough."""
+
+
 class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would make status 1
+            raise NobodyReadsError from error
 
 
 def _whole_number(value: Any, param: Any, ctx: Any) -> int:
@@ -398,7 +408,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         cli.main(arguments, prog_name="truecount", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as abort:
+        if SENT in getattr(abort.__cause__, "__notes__", ()):
+            return _complain("interrupted; the change was sent, its outcome is unknown", UNKNOWN)
         return _complain("interrupted; nothing was sent", INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -411,14 +423,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), UNAVAILABLE)
     except CounterError as error:
         return _complain(str(error), REFUSED)
-    except KeyboardInterrupt as interruption:
-        if SENT in getattr(interruption, "__notes__", ()):
-            return _complain("interrupted; the change was sent, its outcome is unknown", UNKNOWN)
-        return _complain("interrupted; nothing was sent", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has had enough. Python would complain at exit.
+    except (NobodyReadsError, BrokenPipeError):
+        # What was to be done is done. Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except Exception:
         traceback.print_exc()
         return _complain("crashed; please report the lines above", CRASHED)

@@ -1,0 +1,52 @@
+# Everything starts here. The commands install what they need: Python packages
+# into .venv, and Debian's when they run as root (else they say what is missing).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test lint bench soak clean
+
+demo: $(VENV)/has-cli
+	@$(BIN)/truecount demo
+
+# What lacks a compiler skips its tests, with a loud line; in CI it fails.
+test: $(VENV)/has-dev
+	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev || true
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/has-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_examples.py
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_examples.py
+
+# Comparisons, into docs/benchmarks.md.
+bench: $(VENV)/has-dev
+	$(BIN)/python -m bench
+
+# Longer proof than the tests have time for, into docs/evidence.md.
+soak: $(VENV)/has-dev
+	$(BIN)/python -m bench.soak
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/has-cli: pyproject.toml | $(VENV)/made
+	$(PIP) install --editable '.[cli]'
+	@touch $@
+
+$(VENV)/has-dev: pyproject.toml | $(VENV)/made
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/has-cli
+
+$(VENV)/made:
+	@tools/need 'command -v $(PYTHON)' python3
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'too old: $(PYTHON); truecount needs Python 3.11 (make PYTHON=... names another)' >&2; exit 1; }
+	@tools/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
