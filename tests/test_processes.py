@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.load import race
 
 import workers
 from truecount import (
@@ -91,7 +92,7 @@ def test_nobody_starves(url: str, threads: int) -> None:
 
     How long a single add takes at most is measured by ``make bench``.
     """
-    results = in_processes([(workers.add_for, (url, 5.0, threads))] * 4)
+    results = race(url, 5.0, 4, threads)
     sums = [sum(counts) for counts, _ in results]
     assert min(sums) >= sum(sums) / 4 / 2
     slowest = min(min(counts) for counts, _ in results)
@@ -201,15 +202,28 @@ def kill_while_adding_with_keys(url: str, folder: Path, kills: int) -> tuple[int
 KILLS = int(os.environ.get("TRUECOUNT_KILLS", "60"))  # `make soak` asks for more
 
 
-def test_killed_while_adding(url: str, tmp_path: Path) -> None:
+def record(note: Callable[[str, object], None], known: int, value: int) -> None:
+    """Note the figures that `make soak` reports."""
+    note("kills", KILLS)
+    note("known", f"{known:,}")
+    note("value", f"{value:,}")
+
+
+def test_killed_while_adding(
+    url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Every acknowledged add is in the counter; at most one a kill is there unacknowledged."""
     acknowledged, value = kill_while_adding(url, tmp_path, KILLS)
+    record(record_property, acknowledged, value)
     assert acknowledged <= value <= acknowledged + KILLS
 
 
-def test_killed_while_adding_with_keys(url: str, tmp_path: Path) -> None:
+def test_killed_while_adding_with_keys(
+    url: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """With keys, repeated by the next process, the count is exact."""
     asked, value = kill_while_adding_with_keys(url, tmp_path, KILLS)
+    record(record_property, asked, value)
     assert value == asked
 
 

@@ -38,30 +38,6 @@ def construct(url: str, initial: int, start: float) -> tuple[int, int]:
     return c.value, c.revision
 
 
-def add_for(url: str, seconds: float, threads: int) -> tuple[list[int], float]:
-    """Add as fast as possible; how often each thread did, and the longest wait."""
-    c = Counter("mydomain", "hot", store=url)
-    end = time.monotonic() + seconds
-    counts: list[int] = []
-    waits: list[float] = []
-
-    def work() -> None:
-        count, longest = 0, 0.0
-        while (began := time.monotonic()) < end:
-            c.add(1)
-            longest = max(longest, time.monotonic() - began)
-            count += 1
-        counts.append(count)
-        waits.append(longest)
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return counts, max(waits)
-
-
 def use_pickled(counter: Counter) -> tuple[int, int, str]:
     """Use a counter that came through a pickle."""
     seen = counter.value

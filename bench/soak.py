@@ -1,0 +1,104 @@
+"""``python -m bench.soak``: longer proof than tests have time for, to ``docs/evidence.md``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.page import DOCS, Section, report, table, write
+from truecount.testing.simulation import explore
+
+CALLS: Final = 100_000_000
+KILLS: Final = 300
+
+PREFACE = """# Evidence
+
+Every figure here was written by the command under it. The tests do the same on
+a smaller scale at every change; [promises.md](promises.md) says what is proved.
+"""
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--calls", type=int, default=CALLS, help="simulated calls, about")
+    parser.add_argument("--first", type=int, default=1_000_000, help="the first seed")
+    parser.add_argument("--kills", type=int, default=KILLS, help="processes killed, a test")
+    options = parser.parse_args()
+    sections = [_kill(options.kills)] if options.kills else []
+    if options.calls:
+        sections.append(_simulate(options.first, options.calls))
+    write(DOCS / "evidence.md", PREFACE, sections, "make soak")
+    return report(sections)
+
+
+def _simulate(first: int, calls: int) -> Section:
+    """Simulate worlds that the tests have never seen."""
+    seeds = range(first, first + calls // 40)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("simulation", total=len(seeds))
+        findings = explore(seeds, progress=lambda done: progress.update(task, completed=done))
+    rows = [
+        ("worlds", f"{findings.worlds:,} (seeds {seeds.start:,} to {seeds.stop - 1:,})"),
+        ("worlds in contradiction", f"{len(findings.violations):,}"),
+        *((what, f"{count:,}") for what, count in findings.tally.most_common()),
+        ("calls a second", f"{findings.rate:,.0f}"),
+    ]
+    text = (
+        "Worlds of several processes on one counter, in which requests are lost, late, repeated "
+        "and misdirected, processes killed and forked, clocks wrong, counters deleted and made "
+        "anew; the very plans that run in production, against a truth kept beside them.\n\n"
+        + table(["", ""], rows)
+    )
+    failures = [
+        f"{what}; replay: python -m truecount.testing.simulation {seed}"
+        for seed, what in findings.violations[:5]
+    ]
+    return Section("Simulation", text, failures)
+
+
+def _kill(kills: int) -> Section:
+    """Run the tests that kill processes, with more of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "results.xml")
+        arguments = [
+            "-q",
+            "-k",
+            "killed",
+            "--timeout=3600",
+            "-ojunit_family=xunit1",
+            f"--junitxml={results}",
+        ]
+        code = subprocess.run(
+            [sys.executable, "-m", "pytest", "tests/test_processes.py", *arguments],
+            check=False,
+            env={**os.environ, "TRUECOUNT_KILLS": str(kills)},
+        ).returncode
+        cases = ElementTree.parse(results).iter("testcase")  # noqa: S314  # written by pytest
+        rows = [
+            (
+                case.get("name", "").removeprefix("test_").replace("_", " "),
+                *(p.get("value") for p in case.iter("property")),
+            )
+            for case in cases
+        ]
+    text = (
+        "A process adds in a loop and is killed with `kill -9`, again and again, on one SQLite "
+        "file. Without keys the value may be above the acknowledged adds by the one in flight "
+        "at each kill. With keys, the next process repeats the last key, and the value is that "
+        "of the keys asked for.\n\n" + table(["", "kills", "adds known", "value"], rows)
+    )
+    return Section("Killed processes", text, ["the kills left a wrong value"] if code else [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
