@@ -35,7 +35,7 @@ from truecount.change import (
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
 from truecount.errors import CounterError, StoreTimeoutError
 from truecount.plans import PASSING, Ground, Sealed, Unknown, answers, commit, look
-from truecount.process import Process, here
+from truecount.process import Writer, here
 from truecount.record import Address, Record, View, make
 from truecount.steps import Expired, Plan, Wait
 from truecount.stores.base import Ambiguous, Store
@@ -97,29 +97,30 @@ class Flight(NamedTuple):
 class Line:
     """The callers of one process on one counter, and the writer that they share.
 
+    ``name`` is the name of the writer under which this line goes on.
     ``settles`` tells which changes the store settles by itself, ``limit`` how
     many changes a batch holds at most. ``revision`` is the latest one known.
     """
 
     __slots__ = (
         *("__weakref__", "address", "flight", "ground", "known", "leader", "limit", "lock"),
-        *("process", "revision", "settles", "waiting", "writer"),
+        *("name", "revision", "settles", "waiting", "writer"),
     )
 
     def __init__(
         self,
         address: Address,
-        process: Process,
+        writer: Writer,
         ground: Ground,
         settles: Callable[[Change], bool],
         limit: int,
     ) -> None:
         self.address = address
-        self.process = process
+        self.writer = writer
         self.ground = ground
         self.settles = settles
         self.limit = limit
-        self.writer = process.name
+        self.name = writer.name
         self.revision = 0
         self.known: Record | None = None
         self.lock = threading.Lock()
@@ -195,8 +196,8 @@ class Line:
         with self.lock:
             if self.leader is not None:
                 return None
-            number = next(self.process.numbers)
-            batch = make(Batch, (self.writer, number, self.revision, (change,), False, False))
+            number = next(self.writer.numbers)
+            batch = make(Batch, (self.name, number, self.revision, (change,), False, False))
             self.leader = change
             return batch
 
@@ -227,7 +228,7 @@ class Line:
         with self.lock:
             if self.leader is not change:
                 return False
-            self.writer = self.process.rename()
+            self.name = self.writer.rename()
             called = self._hand_over()
         _wake(called)
         return True
@@ -248,8 +249,8 @@ class Line:
                         break
                     tickets.append(waiting.popleft())
                     changes.append(change)
-                number = next(self.process.numbers)
-                batch = Batch(self.writer, number, self.revision, tuple(changes))
+                number = next(self.writer.numbers)
+                batch = Batch(self.name, number, self.revision, tuple(changes))
                 self.flight = Flight(Sealed(batch), tickets, engine)
             return self.flight
 
@@ -312,7 +313,7 @@ class Line:
         """Nothing is in flight any more."""
         self.flight = None
         if starts_afresh(flight):
-            self.writer = self.process.rename()
+            self.name = self.writer.rename()
 
     def _step_down(self, ticket: Ticket) -> list[Ticket]:
         """Pass the lead on, if ``ticket`` had it: who is to be woken."""
@@ -473,27 +474,33 @@ def _find(line: Line) -> Plan[View | None]:
     return record.view
 
 
-_lines: WeakKeyDictionary[Store, WeakValueDictionary[tuple[Process, Address], Line]]
-_lines = WeakKeyDictionary()
+class _Lines(NamedTuple):
+    """What a process has at one store: the writer that it is there, and its lines."""
+
+    writer: Writer
+    at: WeakValueDictionary[Address, Line]
+
+
+_lines: WeakKeyDictionary[Store, _Lines] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def line_at(store: Store, address: Address, revision: int) -> Line:
     """The line of this process for the counter at ``address``; gone when nobody needs it.
 
-    ``revision`` is one that the caller has seen, for a line that is new.
+    ``revision`` is one that the caller has seen, for a line that is new. Two
+    `Store` objects on one database are two writers: they share no queue.
     """
-    process = here()
     with _lock:
         lines = _lines.get(store)
-        if lines is None:
-            lines = _lines[store] = WeakValueDictionary()
-        line = lines.get((process, address))
+        if lines is None or lines.writer.process is not here():
+            lines = _lines[store] = _Lines(Writer(here()), WeakValueDictionary())
+        line = lines.at.get(address)
         if line is None:
             ground = Ground(moment.now, store.writers, store.always_fence)
-            line = Line(address, process, ground, store.settles, store.batch_limit)
+            line = Line(address, lines.writer, ground, store.settles, store.batch_limit)
             line.revision = revision
-            lines[process, address] = line
+            lines.at[address] = line
         return line
 
 

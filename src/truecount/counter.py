@@ -508,7 +508,7 @@ class Counter(Integer):
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
         line = self._line
-        if line.process is not here():  # this is a fork, and a writer of its own
+        if line.writer.process is not here():  # this is a fork, and a writer of its own
             line = self._line = line_at(self._store, self._address, began.stamp.revision)
         store = self._store
         limit = store.timeout if timeout is CONFIGURED else check_timeout(timeout)

@@ -221,3 +221,7 @@ class StoreURLError(StoreError, ValueError):
 
 class MissingDriverError(StoreError, ImportError):
     """The store's driver is not installed; the message names the extra that brings it."""
+
+
+for _name in __all__:  # where users import them from, and what tracebacks say
+    globals()[_name].__module__ = "truecount"

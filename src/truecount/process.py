@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 
-__all__ = ["Process", "here", "new_name"]
+__all__ = ["Process", "Writer", "here", "new_name"]
 
 
 def new_name() -> str:
@@ -19,19 +19,28 @@ _URLSAFE = str.maketrans("+/", "-_")
 
 
 class Process:
-    """A process as a writer: a name, and numbers that only grow.
+    """A running process. ``birth`` is a name that no other one ever has."""
 
-    All its counters share the name; a counter knows its batches by (name,
-    number), so that a handle that is dropped and made anew goes on where the
-    old one was, and takes no further place in the record. ``birth`` is the
-    first of its names, which no other process ever has.
-    """
-
-    __slots__ = ("birth", "name", "numbers", "pid")
+    __slots__ = ("birth", "pid")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.name = self.birth = new_name()
+        self.birth = new_name()
+
+
+class Writer:
+    """A process as a writer to one store: a name, and numbers that only grow.
+
+    All its counters there share the name. A counter knows its batches by
+    (name, number), so that a handle that is dropped and made anew goes on
+    where the old one was, and takes no further place in the record.
+    """
+
+    __slots__ = ("name", "numbers", "process")
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.name = new_name()
         self.numbers: Iterator[int] = itertools.count(1)
 
     def rename(self) -> str:

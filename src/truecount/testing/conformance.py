@@ -476,6 +476,27 @@ class StoreConformance:
         total = sum(kinds[(n + turn) % 5][1] for n in range(6) for turn in range(15))
         assert Counter("conformance", "counter", store=store) == total
 
+    def test_two_store_objects_in_one_process(self, store: Store) -> None:
+        """A change through one store object is not taken for a late one of another's."""
+        sent, overtaken = threading.Event(), threading.Event()
+
+        class Overtaken(LossyStore):
+            def _write(self, *arguments: Any, timeout: float | None) -> Any:
+                sent.set()
+                overtaken.wait(SECONDS)
+                return super()._write(*arguments, timeout=timeout)
+
+        c = Counter("conformance", "counter", store=store)
+        late = Counter("conformance", "counter", store=Overtaken(store))
+        receipts: list[int] = []
+        thread = threading.Thread(target=lambda: receipts.append(late.add(10).after))
+        thread.start()
+        assert sent.wait(SECONDS)
+        assert c.add(1) == 1
+        overtaken.set()
+        thread.join()
+        assert receipts == [11]
+
     def test_bounds_hold_among_threads(self, store: Store) -> None:
         """Of 60 subtractions from a stock of 25 by 6 threads, 25 succeed."""
         c = Counter("conformance", "stock", 25, minimum=0, store=store)

@@ -17,7 +17,7 @@ from truecount.change import CANCELLED, DECIDED, Add, Answer, Batch, Change, Com
 from truecount.combine import Line, Pending, Ticket
 from truecount.errors import StoreTimeoutError
 from truecount.plans import Sealed, Unknown, commit, look
-from truecount.process import Process
+from truecount.process import Writer
 from truecount.record import EMPTY, Ledger, Record, Stamp
 from truecount.steps import Plan
 from truecount.testing.simulation.store import ADDRESS, EMBEDDED, SUMS, SimulatedStore
@@ -127,8 +127,8 @@ class _Overtaking(World):
             super().submit(client, change)
             return
         line = client.line
-        number = next(line.process.numbers)
-        sealed = Sealed(Batch(line.writer, number, line.revision, (change,)))
+        number = next(line.writer.numbers)
+        sealed = Sealed(Batch(line.name, number, line.revision, (change,)))
 
         def beside() -> Plan[Any]:
             engine = line.settles(change)
@@ -150,7 +150,7 @@ class _SameWriter(_Patched):
 
 @_without("fork", "a child goes on under its parent's name and numbers")
 class _SharedName(World):
-    def child_of(self, parent: Process) -> Process:
+    def child_of(self, parent: Writer) -> Writer:
         child = Somebody(self)
         child.name = parent.name
         child.numbers = copy.copy(parent.numbers)
@@ -324,9 +324,9 @@ class _FreshRetry(World):
     def retry(self, client: Client, sealed: Sealed) -> Plan[Any]:
         if sealed.batch.cancel:
             return super().retry(client, sealed)
-        process = client.line.process
-        number = next(process.numbers)
-        fresh = Sealed(sealed.batch._replace(writer=process.rename(), number=number))
+        writer = client.line.writer
+        number = next(writer.numbers)
+        fresh = Sealed(sealed.batch._replace(writer=writer.rename(), number=number))
         sealed.batch = fresh.batch
         engine = all(client.line.settles(change) for change in fresh.batch.changes)
         return commit(ADDRESS, fresh, client.line.ground, engine=engine)

@@ -12,7 +12,7 @@ from truecount.combine import Line, Pending, attach, submit
 from truecount.defaults import UNCHANGED
 from truecount.errors import CounterError, StoreFullError, StoreUnavailableError
 from truecount.plans import Ground, Sealed, Unknown, commit, look
-from truecount.process import Process
+from truecount.process import Writer, here
 from truecount.steps import Expired, Pause, Plan, Replace, Settle, Step, Wait
 from truecount.stores.base import Ambiguous
 from truecount.testing.simulation.store import (
@@ -31,14 +31,14 @@ SKEW: Final = 100  # microseconds that a process's clock may be wrong by, either
 BATCH: Final = 3  # changes in a batch
 
 
-class Somebody(Process):
-    """A process with names that a seed repeats."""
+class Somebody(Writer):
+    """A writer with names that a seed repeats."""
 
     __slots__ = ("world",)
 
     def __init__(self, world: World) -> None:
         self.world = world
-        super().__init__(0)
+        super().__init__(here())
         self.rename()
 
     def rename(self) -> str:
@@ -50,11 +50,10 @@ class Somebody(Process):
 class Client:
     """A process: its line, and what it last saw."""
 
-    __slots__ = ("line", "process", "tasks", "value")
+    __slots__ = ("line", "tasks", "value")
 
-    def __init__(self, line: Line, process: Process) -> None:
+    def __init__(self, line: Line) -> None:
         self.line = line
-        self.process = process
         self.value: int | None = None
         self.tasks: dict[Task, None] = {}  # in the order of asking
 
@@ -160,15 +159,15 @@ class World:
         self.truth.judge_at_the_end()
         return self.tally
 
-    def new_client(self, process: Process | None = None) -> Client:
+    def new_client(self, writer: Writer | None = None) -> Client:
         """A process, with a clock of its own."""
         store = self.store
         skew = int((self.random() * 2 - 1) * SKEW)
         ground = Ground(lambda: store.clock(skew), WINDOW, self.always_fence)
         # Where the engine settles, some processes still only compare and set.
         settles = store.settles if self.random() < 0.8 else _never
-        process = process or Somebody(self)
-        return Client(self.line_class(ADDRESS, process, ground, settles, BATCH), process)
+        writer = writer or Somebody(self)
+        return Client(self.line_class(ADDRESS, writer, ground, settles, BATCH))
 
     # The network
 
@@ -457,11 +456,11 @@ class World:
     def fork(self, client: Client) -> None:
         """Make a process that goes on from where another one is."""
         self.tally["forks"] += 1
-        child = self.new_client(self.child_of(client.process))
+        child = self.new_client(self.child_of(client.line.writer))
         child.value = client.value
         self.clients.append(child)
 
-    def child_of(self, parent: Process) -> Process:
+    def child_of(self, parent: Writer) -> Writer:
         return Somebody(self)
 
     def purge(self) -> None:
