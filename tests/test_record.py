@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from truecount.change import (
     DECIDED,
     FORGOTTEN,
+    REPEATED,
     SUPERSEDED,
     Add,
     Batch,
@@ -19,12 +20,13 @@ from truecount.change import (
     Delete,
     Limit,
     Receipt,
+    Refusal,
     Set,
 )
 from truecount.defaults import UNCHANGED
 from truecount.errors import DamagedRecordError
 from truecount.moment import to_datetime, to_iso
-from truecount.record import MOST, Ledger, Record
+from truecount.record import MOST, KeyReceipt, Ledger, Record
 from truecount.settle import settle
 
 WRITERS = st.sampled_from(["a", "ab", "abc", "b", "-", "_", "7"])
@@ -108,6 +110,20 @@ def test_a_replay_is_told_under_the_bounds_that_decided() -> None:
     _, replay = settle(record, batch, NOW)
     assert [getattr(o, "code", "+") for o in replay.outcomes] == ["+", "b"]
     assert replay.outcomes[1] == answer.outcomes[1]
+
+
+def test_a_replay_after_its_key_was_used_anew() -> None:
+    """A batch that met a known key is not told of the change that took the expired key later."""
+    once = KeyReceipt("k", "add 1", 0, 1, 5, NOW)
+    record = created(1)._replace(keys=(once,))
+    batch = Batch("w", 1, 2**60, (Add(1, "k"),), fence=True)
+    record, answer = settle(record, batch, NOW)
+    assert answer.outcomes == (1,)
+    anew = KeyReceipt("k", "set 9", 1, 9, 7, NOW)
+    _, replay = settle(record._replace(keys=(anew,)), batch, NOW)
+    assert replay.outcomes == (Refusal(REPEATED),)
+    _, replay = settle(record._replace(keys=(once,)), batch, NOW)
+    assert replay.outcomes == (1,)
 
 
 def test_a_refusal_is_written_only_as_a_fence() -> None:

@@ -148,11 +148,18 @@ def repeat(record: Record, batch: Batch) -> Answer:
             value = after
         elif code == REPEATED:
             known = _find(change.key, record.keys)
-            # Without it, the key has expired since: what it was is lost.
-            outcomes.append(Refusal(REPEATED) if known is None else receipt_of(known))
+            if known is not None and is_same_use(known, change):
+                outcomes.append(receipt_of(known))
+            else:  # the key has expired since: what it was is lost
+                outcomes.append(Refusal(REPEATED))
         else:
             outcomes.append(Refusal(code, value, entry.minimum, entry.maximum))
     return Answer(*batch[:3], DECIDED, tuple(outcomes), record.view, True)
+
+
+def is_same_use(known: KeyReceipt, change: Change) -> bool:
+    """Whether the key is still used for what it was when ``change`` met it."""
+    return not isinstance(change, ALONE) and known.text == change.text
 
 
 def crosses(value: int, minimum: int | None, maximum: int | None) -> bool:

@@ -89,6 +89,17 @@ class _ReplayUnderNewBounds(_Patched):
         return [(settle, "repeat", repeat)]
 
 
+@_without("same use", "a replay is told of the change that took its expired key later")
+class _AnyUse(_Patched):
+    odds_of_keys = 0.8
+
+    class store_class(SimulatedStore):  # noqa: N801  # an attribute of the world
+        key_ttl = 100
+
+    def replacements(self) -> list[tuple[Any, str, Any]]:
+        return [(settle, "is_same_use", lambda known, change: True)]
+
+
 @_without("tombstones", "late requests bring deleted counters back")
 class _PlainDeletion(World):
     class store_class(SimulatedStore):  # noqa: N801  # an attribute of the world

@@ -16,7 +16,6 @@ __all__ = ["ADDRESS", "EMBEDDED", "NOTHING", "SUMS", "WINDOW", "SimulatedStore"]
 ADDRESS: Final = Address("simulation", "counter")
 WINDOW: Final = 3  # writers that a record remembers: few, so that it forgets soon
 TICK: Final = 10  # microseconds that pass with every event
-KEY_TTL: Final = 400  # microseconds that a key is remembered
 PURGE_AGE: Final = 250  # microseconds after which a tombstone may be purged
 REACH: Final = 30  # magnitude beyond which the engine's own arithmetic does not go
 
@@ -27,6 +26,8 @@ NOTHING: Final = "nothing"  # compares and sets, over a network: as SimpleDB, et
 
 class SimulatedStore:
     """Does what it is asked for, at once, and holds every write against the truth."""
+
+    key_ttl = 400  # microseconds that a key is remembered
 
     def __init__(self, engine: str, truth: Truth, dice: random.Random) -> None:
         self.engine = engine
@@ -135,7 +136,7 @@ class SimulatedStore:
         made = GONE if new.deleted else (new.value, new.minimum, new.maximum)
         if made != truth:
             raise Violation(f"{batch} made {made}, and should have made {truth}")
-        end = self.clock() + KEY_TTL
+        end = self.clock() + self.key_ttl
         for receipt in new.keys:
             self.keys[receipt.key] = receipt, end
         self.record = self.keep(new._replace(keys=()) if new.keys else new)
