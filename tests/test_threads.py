@@ -382,7 +382,7 @@ def test_nothing_is_left_of_counters_that_are_gone() -> None:
     store = connect("memory://gone")
     for number in range(100):
         Counter("mydomain", f"counter{number}", store=store).add(1)
-    assert len(combine._lines[store]) <= 1
+    assert len(combine._lines[store].at) <= 1
 
 
 def spoil(lossy: LossyStore, dice: random.Random) -> None:

@@ -38,6 +38,7 @@ class SimulatedStore:
         self.keys: dict[str, tuple[KeyReceipt, int]] = {}
         self.backups: list[tuple[Record | None, dict[str, tuple[KeyReceipt, int]]]] | None = None
         self.purged = False
+        self.sent = 0  # when the request that is served was
 
     def clock(self, skew: int = 0) -> int:
         """The time, in microseconds, by a clock that is wrong by ``skew``."""
@@ -49,8 +50,10 @@ class SimulatedStore:
             return type(change) is Add and change.key is None
         return self.engine == EMBEDDED
 
-    def serve(self, step: Step, batch: Batch | None) -> Record | bool | Answer | None:
-        """Do what ``step`` asks for on behalf of ``batch``."""
+    def serve(self, step: Step, batch: Batch | None, sent: int) -> Record | bool | Answer | None:
+        """Do what ``step`` asks for on behalf of ``batch``; ``sent`` is the tick of its sending."""
+        # An embedded engine is asked by the process itself: nothing travels.
+        self.sent = self.tick if self.engine == EMBEDDED else sent
         if type(step) is Settle:
             return self.settle(step.batch)
         if type(step) is Replace:
@@ -132,6 +135,7 @@ class SimulatedStore:
             raise Violation(f"revision {revision} after {old.stamp.revision}")
         if old is not None and new.time < old.time:
             raise Violation(f"time goes back from {old.time} to {new.time}")
+        self.truth.judge_keys(new.keys, self.sent, self.tick)
         truth = self.truth.apply(batch, {receipt.key for receipt in known})
         made = GONE if new.deleted else (new.value, new.minimum, new.maximum)
         if made != truth:

@@ -29,6 +29,7 @@ from truecount.change import (
     Set,
 )
 from truecount.defaults import UNCHANGED
+from truecount.record import KeyReceipt
 
 __all__ = ["GONE", "Call", "State", "Truth", "Violation", "consequence"]
 
@@ -70,6 +71,7 @@ class Truth:
         self.states: list[State] = [GONE]
         self.calls: dict[int, Call] = {}  # by the identity of their changes
         self.keys: dict[str, list[tuple[str, int, int]]] = {}  # text, before, after
+        self.used: dict[str, int] = {}  # when each key last was
         self.cancels: set[tuple[str, int]] = set()
         self.lost = False  # a backup was played back: nothing is judged any more
 
@@ -107,6 +109,13 @@ class Truth:
             self.states.append(after)
             state = after
         return state
+
+    def judge_keys(self, keys: tuple[KeyReceipt, ...], sent: int, tick: int) -> None:
+        """Judge the keys of a request that was ``sent`` earlier: none was used since."""
+        for receipt in keys:
+            if self.used.get(receipt.key, -1) > sent and not self.lost:
+                raise Violation(f"landed after its key had been used and had expired: {receipt}")
+            self.used[receipt.key] = tick
 
     def judge(self, call: Call, outcome: Outcome) -> None:
         """Judge what a caller was told to have become of its change."""

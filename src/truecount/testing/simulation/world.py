@@ -81,12 +81,15 @@ Finish: TypeAlias = Callable[[Task, Any, BaseException | None], None]
 class Message:
     """A step on its way to the store, and who waits for its result (None: nobody)."""
 
-    __slots__ = ("batch", "step", "task")
+    __slots__ = ("batch", "sent", "step", "task")
 
-    def __init__(self, task: Task | None, step: Step | None, batch: Batch | None) -> None:
+    def __init__(
+        self, task: Task | None, step: Step | None, batch: Batch | None, sent: int = 0
+    ) -> None:
         self.task = task
         self.step = step  # None: only to wake the task
         self.batch = batch
+        self.sent = sent
 
 
 class World:
@@ -189,7 +192,7 @@ class World:
         if chance >= self.odds_misdirected:
             result = self.deliver(message)
             if self.echoes and self.random() < 0.2:
-                self.pool.append(Message(None, step, message.batch))
+                self.pool.append(Message(None, step, message.batch, message.sent))
             self.advance(task, result)
         elif chance < self.odds_refused:
             self.tally["refused"] += 1
@@ -206,7 +209,7 @@ class World:
             self.advance(task, None, _ambiguous())
         elif chance < self.odds_late:
             self.tally["requests late"] += 1
-            self.pool.append(Message(None, step, message.batch))
+            self.pool.append(Message(None, step, message.batch, message.sent))
             self.advance(task, None, _ambiguous())
         else:
             earlier = self.latest_answer
@@ -234,7 +237,7 @@ class World:
     def deliver(self, message: Message) -> Any:
         """Have the store do what is asked for."""
         assert message.step is not None
-        result = self.store.serve(message.step, message.batch)
+        result = self.store.serve(message.step, message.batch, message.sent)
         if isinstance(result, Answer):
             self.latest_answer = result
         return result
@@ -272,10 +275,11 @@ class World:
                     return
                 message = Message(task, None, None)
             elif task.sealed is not None:
-                message = Message(task, step, task.sealed.batch)
+                message = Message(task, step, task.sealed.batch, self.store.tick)
             else:
                 flight = task.client.line.flight
-                message = Message(task, step, None if flight is None else flight.sealed.batch)
+                batch = None if flight is None else flight.sealed.batch
+                message = Message(task, step, batch, self.store.tick)
             task.message = message
             self.pool.append(message)
 
