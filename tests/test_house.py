@@ -29,11 +29,19 @@ FLOORS = [
     {"truecount.counter"},
     {"truecount.domain"},
     {"truecount"},
-    {"truecount.testing", "truecount.cli"},
+    {"truecount.testing"},
+    {"truecount.cli"},
+    {"truecount.__main__"},
 ]
 
 STORES_MAY_IMPORT = {
-    *("truecount.change", "truecount.errors", "truecount.gate", "truecount.moment"),
+    *(
+        "truecount.backoff",
+        "truecount.change",
+        "truecount.errors",
+        "truecount.gate",
+        "truecount.moment",
+    ),
     *("truecount.process", "truecount.record", "truecount.settle", "truecount.url"),
     "truecount.stores.base",
 }

@@ -107,7 +107,7 @@ def holder(url: str, *, fork: bool) -> tuple[int, int]:
     if not parent:
         store = connect(url)
         store.read(("mydomain", "hot"), timeout=1)  # type: ignore[arg-type]
-        connection = store._connection()  # type: ignore[attr-defined]
+        connection = store._connection(None)  # type: ignore[attr-defined]
         connection.turn.insist(None)
         connection.sql.execute("BEGIN IMMEDIATE")
         child = 0

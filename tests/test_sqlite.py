@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import resource
 import shutil
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import workers
 from helpers import missing
 from truecount import (
     Counter,
@@ -75,7 +78,7 @@ def test_synchronous_is_full_unless_told_otherwise(path: Path, option: str, leve
     """What was answered survives a power failure, unless the URL says that it need not."""
     with connect(f"sqlite:///{path}{option}") as store:
         store.read(Address("mydomain", "counter1"), timeout=1)
-        connection = store._connection()  # type: ignore[attr-defined]
+        connection = store._connection(None)  # type: ignore[attr-defined]
         assert connection.sql.execute("PRAGMA synchronous").fetchone() == (level,)
 
 
@@ -386,7 +389,7 @@ def test_links_lead_to_the_same_queue(tmp_path: Path, counter: Counter, path: Pa
 
 
 def test_purging_removes_old_tombstones(path: Path, counter: Counter) -> None:
-    """purge() removes what was deleted before an instant, with its keys, and nothing else."""
+    """purge() removes what was deleted before an instant, but for what its keys remember."""
     store: Store = counter.store
     counter.add(1, key="once")
     Counter("mydomain", "other", store=store).delete()
@@ -395,7 +398,9 @@ def test_purging_removes_old_tombstones(path: Path, counter: Counter) -> None:
     counter.delete()
     assert store.purge(instant) == 1
     assert sql(path, "SELECT name FROM counters") == [("counter1",)]
+    assert store.purge(time.time_ns() // 1000) == 0
     assert counter.receipt("once") == 6
+    sql(path, "UPDATE keys SET expires = 1")
     assert store.purge(time.time_ns() // 1000) == 1
     assert sql(path, "SELECT count(*) FROM counters") == [(0,)]
     assert sql(path, "SELECT count(*) FROM keys") == [(0,)]
@@ -415,6 +420,52 @@ def test_expired_keys_are_cleared_away(path: Path) -> None:
         (rows,) = sql(path, "SELECT count(*) FROM keys")[0]
         assert isinstance(rows, int)
         assert rows < 40
+
+
+def test_a_refusal_before_writing_is_definite(counter: Counter) -> None:
+    """A database that may not be written refuses at once, also what was the process's latest."""
+    connection = counter.store._connection(None)  # type: ignore[attr-defined]
+    counter.add(1)
+    connection.sql.execute("PRAGMA query_only = 1")
+    with pytest.raises(StoreError, match="permissions"):
+        counter.add(1)
+    connection.sql.execute("PRAGMA query_only = 0")
+    assert counter.add(1) == 7
+
+
+def test_a_listing_shows_no_damage(path: Path, counter: Counter) -> None:
+    """A value changed by hand is not listed, but refused as everywhere."""
+    sql(path, "UPDATE counters SET value = '99'")
+    with pytest.raises(DamagedRecordError, match="99"):
+        counter.store.snapshot("mydomain")
+    sql(path, "UPDATE counters SET value = '5', ledger = CAST(x'ff' AS TEXT)")
+    with pytest.raises(DamagedRecordError):
+        counter.refresh()
+
+
+@pytest.mark.parametrize("target", ["notes.db", "foreign.db", "/dev/null"])
+def test_what_is_refused_is_left_alone(target: str, tmp_path: Path) -> None:
+    """Nothing is written to a file that is no database of ours, nor beside it."""
+    (tmp_path / "notes.db").write_text("not a database " * 100)
+    with contextlib.closing(sqlite3.connect(tmp_path / "foreign.db")) as foreign:
+        foreign.execute("CREATE TABLE theirs (x)")
+    file = tmp_path / target
+    before = set(file.parent.iterdir())
+    with pytest.raises(StoreError):
+        Counter("mydomain", "counter1", store=f"sqlite:///{file}")
+    assert set(file.parent.iterdir()) == before
+
+
+def test_listing_waits_for_whoever_opens_and_closes(path: Path) -> None:
+    """While processes open and close the file, a listing is never told that it is locked."""
+    Counter("mydomain", "counter1", store=f"sqlite:///{path}")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        openers = pool.map_async(workers.open_and_close, [(str(path), 2.0)] * 2)
+        while not openers.ready():
+            with connect(f"sqlite:///{path}") as store:
+                assert list(store.domains()) == ["mydomain"]
+                assert "counter1" in store.snapshot("mydomain")
+        assert all(openers.get())
 
 
 def test_many_writers_leave_a_bounded_record(path: Path) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import workers
 from truecount import (
     BoundsError,
     Counter,
@@ -272,20 +269,6 @@ def test_counters_in_their_own_lines(slow: SlowStore) -> None:
     assert d.add(1) == 1
     slow.gate.set()
     first.outcome()
-
-
-@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-def test_struck_threads_leave_the_others_exact(scheme: str, tmp_path: Path) -> None:
-    """Exceptions that strike threads anywhere in their calls, even in a transaction, do no harm.
-
-    What a struck caller asked for was applied once or not at all.
-    """
-    url = "memory://struck" if scheme == "memory" else f"sqlite:///{tmp_path}/counters.db"
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        acknowledged, struck, total, after = pool.apply(workers.strike, (url, 3.0))
-    assert struck > 50
-    assert acknowledged <= total <= acknowledged + struck
-    assert after == total + 1
 
 
 def test_an_interrupted_caller_is_told_that_it_was_sent(slow: SlowStore) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import pickle
+import random
+import signal
 import sys
 import threading
 import time
 from typing import Any
 
-from truecount import Counter, OutOfSyncError
+from truecount import Counter, OutOfSyncError, connect
 
 
 def add_often(url: str, times: int) -> list[int]:
@@ -79,6 +82,52 @@ def settle(dump: bytes) -> tuple[int, int]:
     return receipt.before, receipt.after
 
 
+def add_to(url: str, times: int) -> list[int]:
+    """Add 1 so many times to counter1; the numbers gained."""
+    c = Counter("mydomain", "counter1", store=url)
+    return [c.add(1, timeout=5).after for _ in range(times)]
+
+
+def open_and_close(task: tuple[str, float]) -> int:
+    """Open the store, add, and close it, again and again; how often."""
+    path, seconds = task
+    end = time.monotonic() + seconds
+    times = 0
+    while time.monotonic() < end:
+        with connect(f"sqlite:///{path}") as store:
+            Counter("mydomain", "counter1", store=store).add(1)
+        times += 1
+    return times
+
+
+def interrupt_often(url: str, times: int) -> tuple[int, int, int]:
+    """Interrupt adds anywhere, as Ctrl-C does: (known, interrupted, the value at the end).
+
+    After each interruption an add has to succeed, here and in another thread.
+    """
+    dice = random.Random(4711)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    c = Counter("mydomain", "hot", store=url)
+    known = 0
+    for _ in range(times):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, dice.uniform(20e-6, 900e-6))
+            while True:
+                c.add(1)
+                known += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        c.add(1, timeout=5)
+        other = threading.Thread(target=c.add, kwargs={"timeout": 5})
+        other.start()
+        other.join()
+        known += 2
+    return known, times, c.refresh()
+
+
 class Strike(BaseException):
     """What strikes a thread."""
 
@@ -109,10 +158,10 @@ def strike(url: str, seconds: float) -> tuple[int, int, int, int]:
     for victim in victims:
         victim.start()
     while time.monotonic() < end:
-        for victim in victims:
-            ident = ctypes.c_ulong(victim.ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Strike))
-        time.sleep(0.002)
+        # Not more often: who is struck while it handles a strike may leave others to wait.
+        ident = ctypes.c_ulong(random.choice(victims).ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Strike))
+        time.sleep(random.uniform(0.005, 0.015))
     for victim in victims:
         victim.join()
     total = c.refresh()

@@ -11,6 +11,7 @@ from truecount.errors import BoundsError, InvalidNameError, InvalidTypeError
 from truecount.record import DIGITS, LEAST, MOST
 
 __all__ = [
+    "check_amount",
     "check_bounds",
     "check_count",
     "check_domain",
@@ -43,6 +44,14 @@ def check_value(number: Any, what: str) -> int:
     if not LEAST <= value <= MOST:
         raise BoundsError(f"{what} is {show(value)}; the most is {DIGITS} digits")
     return value
+
+
+def check_amount(number: Any) -> int:
+    """``number`` as a plain int that leads from one value to another."""
+    amount = number if type(number) is int else integer(number, "the amount")
+    if abs(amount) > 2 * MOST:
+        raise BoundsError(f"the amount is {show(amount)}; a value has at most {DIGITS} digits")
+    return amount
 
 
 def check_count(number: Any, what: str) -> int:

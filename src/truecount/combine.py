@@ -175,17 +175,15 @@ class Line:
                 flight.sealed.shared = True
                 cause = StoreTimeoutError("the time was over while the change was on its way")
                 ticket.error = Pending(flight.sealed.again(), index, cause)
-            called = self._step_down(ticket)
-        _wake(called)
+            self._step_down(ticket)
 
     def drop(self, ticket: Ticket, interruption: BaseException) -> None:
         """Leave because the caller was interrupted; note it when its change was on its way."""
         with self.lock:
             flight, _ = self._remove(ticket)
-            called = self._step_down(ticket)
-        _wake(called)
+            self._step_down(ticket)
         if flight is not None and flight.sealed.in_doubt:
-            interruption.add_note(SENT)
+            note(interruption)
 
     # Going straight through
 
@@ -209,29 +207,28 @@ class Line:
             if not self.waiting:
                 self.leader = None
                 return
-            called = self._hand_over()
-        _wake(called)
+            self._hand_over()
 
-    def sit_down(self, change: Change, batch: Batch, *, in_doubt: bool) -> Ticket:
+    def sit_down(self, ticket: Ticket, batch: Batch, *, in_doubt: bool) -> None:
         """Go on leading with ``batch`` from a place in the line, after a first attempt."""
-        ticket = Ticket(self, change)
         ticket.leads = True
         sealed = Sealed(batch)
         sealed.engine = in_doubt
+        flight = Flight(sealed, [ticket], True)
         with self.lock:
-            self.flight = Flight(sealed, [ticket], True)
+            self.flight = flight
             self.leader = ticket
-        return ticket
 
-    def interrupted(self, change: Change) -> bool:
-        """Stop leading with ``change`` alone; True when it may have been sent."""
+    def abandon(self, change: Change, ticket: Ticket | None, interruption: BaseException) -> None:
+        """Leave, interrupted, wherever the caller with ``change`` stands; may be repeated."""
+        if ticket is not None:
+            self.drop(ticket, interruption)
         with self.lock:
-            if self.leader is not change:
-                return False
-            self.name = self.writer.rename()
-            called = self._hand_over()
-        _wake(called)
-        return True
+            if self.leader is change:
+                self.name = self.writer.rename()
+                self._hand_over()
+            else:
+                self._rouse()
 
     # Under the lock
 
@@ -256,7 +253,6 @@ class Line:
 
     def _deliver(self, flight: Flight, answer: Answer, record: Record | None) -> bool:
         """Give everybody their outcome, or False when it must not be told yet."""
-        called: list[Ticket] = []
         with self.lock:
             if not may_tell(flight, answer):
                 return False
@@ -266,12 +262,10 @@ class Line:
                 self.revision = answer.view.stamp.revision
             for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
                 if ticket is not None:
-                    ticket.leads = False
                     ticket.decided = (outcome, answer.view)
-                    called.append(ticket)
+                    _wake(ticket)
             self._land(flight)
-            called += self._hand_over()
-        _wake(called)
+            self._hand_over()
         return True
 
     def _fail(self, flight: Flight, ticket: Ticket, cause: CounterError | None) -> None:
@@ -283,20 +277,18 @@ class Line:
                 flight.sealed.shared = True
                 _, index = self._remove(ticket)
                 ticket.error = Pending(flight.sealed.again(), index, cause)
-                called = self._step_down(ticket)
+                self._step_down(ticket)
             else:
                 ticket.error = cause
                 if isinstance(cause, PASSING):
                     # Only the leader's time is over: the others go back to their places.
                     self.waiting.extendleft(reversed(others))
-                    called = []
                 else:
                     for other in others:
                         other.error = cause.copy()
-                    called = others
+                        _wake(other)
                 self._land(flight)
-                called += self._step_down(ticket)
-        _wake(called)
+                self._step_down(ticket)
 
     def _remove(self, ticket: Ticket) -> tuple[Flight | None, int]:
         """Take ``ticket`` out of the line: the flight that it was in, and where."""
@@ -315,29 +307,39 @@ class Line:
         if starts_afresh(flight):
             self.name = self.writer.rename()
 
-    def _step_down(self, ticket: Ticket) -> list[Ticket]:
-        """Pass the lead on, if ``ticket`` had it: who is to be woken."""
-        if not ticket.leads:
-            return []
+    def _step_down(self, ticket: Ticket) -> None:
+        """Pass the lead on, if ``ticket`` has it."""
         ticket.leads = False
-        return self._hand_over()
+        if self.leader is ticket:
+            self._hand_over()
+        else:
+            self._rouse()
 
-    def _hand_over(self) -> list[Ticket]:
+    def _hand_over(self) -> None:
         """Call the next one to lead, first those who wait for the batch in flight."""
         if self.flight is not None:
             for ticket in self.flight.tickets:
-                if ticket is not None:
-                    return self._call(ticket)
+                if ticket is None:
+                    continue
+                if ticket.decided is None and ticket.error is None:
+                    self._call(ticket)
+                    return
+                _wake(ticket)  # told already, by somebody who was struck before the call
             self._land(self.flight)  # nobody is left to see it through
         if self.waiting:
-            return self._call(self.waiting[0])
-        self.leader = None
-        return []
+            self._call(self.waiting[0])
+        else:
+            self.leader = None
 
-    def _call(self, ticket: Ticket) -> list[Ticket]:
+    def _call(self, ticket: Ticket) -> None:
         self.leader = ticket
         ticket.leads = True
-        return [ticket]
+        _wake(ticket)
+
+    def _rouse(self) -> None:
+        """Call the leader again: whoever did may have been struck in the middle of it."""
+        if isinstance(self.leader, Ticket):
+            _wake(self.leader)
 
 
 def may_tell(flight: Flight, answer: Answer) -> bool:
@@ -356,6 +358,12 @@ def starts_afresh(flight: Flight) -> bool:
     where `OutcomeUnknownError.retry` and ``cancel`` look for it.
     """
     return flight.sealed.in_doubt
+
+
+def note(interruption: BaseException) -> None:
+    """Say on ``interruption`` that the change it interrupted had been sent."""
+    if SENT not in getattr(interruption, "__notes__", ()):
+        interruption.add_note(SENT)
 
 
 def submit(line: Line, change: Change) -> Plan[Decided]:
@@ -401,6 +409,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
     if thread in running:
         refuse_nested()
     ticket: Ticket | None = None
+    in_doubt = False
     try:
         running.add(thread)
         began = time.monotonic()
@@ -408,6 +417,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         if batch is None:
             return run_inside(submit(line, change), store, timeout)
         problem: CounterError | Ambiguous | None = None
+        in_doubt = True
         try:
             answer = store.settle(line.address, batch, timeout=timeout)
         except (CounterError, Ambiguous) as error:
@@ -415,24 +425,29 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         if orphans:
             raise orphaned()
         if problem is None:
-            named = answers(answer, batch)
-            if named and answer.verdict == DECIDED:
-                line.passed(answer.view)
-                return answer.outcomes[0], answer.view
-        elif isinstance(problem, CounterError) and not isinstance(problem, PASSING):
-            line.passed(None)
-            raise problem
-        in_doubt = isinstance(problem, Ambiguous) or (problem is None and not named)
-        ticket = line.sit_down(change, batch, in_doubt=in_doubt)
+            if answers(answer, batch):
+                if answer.verdict == DECIDED:
+                    line.passed(answer.view)
+                    return answer.outcomes[0], answer.view
+                in_doubt = False
+        elif isinstance(problem, CounterError):
+            in_doubt = False
+            if not isinstance(problem, PASSING):
+                line.passed(None)
+                raise problem
+        ticket = Ticket(line, change)
+        line.sit_down(ticket, batch, in_doubt=in_doubt)
         left = None if timeout is None else timeout - (time.monotonic() - began)
         return run_inside(see_through(line, ticket), store, left)
     except BaseException as interruption:
-        if orphans:
-            pass  # the line is the parent's
-        elif ticket is not None:
-            line.drop(ticket, interruption)
-        elif line.interrupted(change):
-            interruption.add_note(SENT)
+        if not orphans:  # else the line is the parent's
+            try:
+                line.abandon(change, ticket, interruption)
+            except BaseException:  # struck just here: once more, or nobody leads again
+                line.abandon(change, ticket, interruption)
+                raise
+            if in_doubt and not isinstance(interruption, CounterError | Pending):
+                note(interruption)
         raise
     finally:
         running.discard(thread)
@@ -482,7 +497,7 @@ class _Lines(NamedTuple):
 
 
 _lines: WeakKeyDictionary[Store, _Lines] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come in between
 
 
 def line_at(store: Store, address: Address, revision: int) -> Line:
@@ -506,14 +521,13 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
 
 def _forked() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forked)
 
 
-def _wake(called: list[Ticket]) -> None:
-    for ticket in called:
-        wake, ticket.wake = ticket.wake, None
-        if wake is not None:
-            wake()
+def _wake(ticket: Ticket) -> None:
+    """Wake a caller who waits; whoever does not, will see it. Under the lock: it never blocks."""
+    if ticket.wake is not None:
+        ticket.wake()

@@ -56,6 +56,8 @@ def describe(change: Change) -> str:
             return f"add {show(amount)}"
         case Set(value):
             return f"set to {show(value)}"
+        case CompareAndSet(key=str()):
+            return "update"
         case CompareAndSet(expected, value):
             return f"{show(expected)} to {show(value)}"
         case Create(initial):

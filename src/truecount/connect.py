@@ -31,7 +31,7 @@ VARIABLE: Final = "TRUECOUNT_STORE"
 """The environment variable that names the default store."""
 
 _stores: dict[str, Store] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come in between
 
 
 def connect(
@@ -51,6 +51,10 @@ def connect(
     if url is None:
         url = default_url()
     if isinstance(url, Store):
+        if timeout is not CONFIGURED and check_timeout(timeout) != url.timeout:
+            raise InvalidTypeError(
+                f"{url!r} has a time-out of its own: give timeout= with the URL, or to the call"
+            )
         return url
     if not isinstance(url, str):
         raise InvalidTypeError(
@@ -152,7 +156,7 @@ def _spawning() -> bool:
 
 def _forked() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forked)

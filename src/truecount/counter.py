@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeVar, runtime_checkable
 
 from truecount.arguments import (
+    check_amount,
     check_bounds,
     check_count,
     check_domain,
@@ -17,10 +18,10 @@ from truecount.arguments import (
     check_timeout,
     check_value,
     integer,
-    show,
 )
 from truecount.change import (
     MOVED,
+    REUSED,
     Add,
     Change,
     CompareAndSet,
@@ -32,7 +33,7 @@ from truecount.change import (
     Refusal,
     Set,
 )
-from truecount.combine import Pending, ask, attach, line_at
+from truecount.combine import Line, Pending, ask, attach, line_at
 from truecount.conclude import conclude, not_found
 from truecount.connect import connect
 from truecount.defaults import (
@@ -69,9 +70,6 @@ T = TypeVar("T")
 
 BITS: Final = MOST.bit_length()
 """2 to this power is too long a value."""
-
-FARTHEST: Final = 2 * MOST
-"""The greatest amount that leads from one value to another."""
 
 
 @runtime_checkable
@@ -182,20 +180,20 @@ class Counter(Integer):
         timeout: float | Configured | None = CONFIGURED,
     ) -> None:
         first = check_value(initial, "the initial value")
-        least = _bound(minimum, "the minimum")
-        most = _bound(maximum, "the maximum")
+        least = _bound(minimum, "the minimum", STORED)
+        most = _bound(maximum, "the maximum", STORED)
         creation = Create(
             first,
             None if least is STORED else least,
             None if most is STORED else most,
         )
         check_bounds(creation.minimum, creation.maximum)
-        if isinstance(domain, Namespace):
+        if isinstance(domain, Namespace) and not isinstance(domain, Counter):
             if store is not None and connect(store) is not domain.store:
                 raise InvalidTypeError(
                     "the domain brings its own store: give the store to one of them only"
                 )
-            self._address = Address(domain.name, check_name(name))
+            self._address = Address(check_domain(domain.name), check_name(name))
             self._store = domain.store
         else:
             self._address = Address(check_domain(domain), check_name(name))
@@ -293,7 +291,7 @@ class Counter(Integer):
         was sent and its outcome could not be learnt in time.
         """
         key = None if key is None else check_key(key)
-        return self._change(make(Add, (_amount(n), key)), timeout)
+        return self._change(make(Add, (check_amount(n), key)), timeout)
 
     def subtract(
         self,
@@ -303,7 +301,7 @@ class Counter(Integer):
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """Subtract ``n`` (int) from the true value; otherwise as `add`."""
-        return self._change(Add(-_amount(n), check_key(key)), timeout)
+        return self._change(Add(-check_amount(n), check_key(key)), timeout)
 
     def set(
         self,
@@ -324,22 +322,43 @@ class Counter(Integer):
     ) -> Receipt:
         """Make the value what ``fn`` makes of the true one.
 
-        ``fn`` takes and returns an int. It must be pure: it runs again when
-        another writer was first, and what it raises ends the update. With a
-        ``key``, any two updates count as the same change. Raises as `add`.
+        ``fn`` takes and returns an int. It must be pure: it may first be shown
+        an older value, and runs again when another writer was first. What it
+        raises about the true value ends the update. With a ``key``, any two
+        updates count as the same change. Raises as `add`.
         """
         key = check_key(key)
         limit = self._timeout(timeout)
-        deadline = None if limit is None else time.monotonic() + limit
-        value = self.value
+        began = time.monotonic()
+
+        def left() -> float | None:
+            return None if limit is None else max(limit - (time.monotonic() - began), 0.0)
+
+        value, fresh = self.value, False
+        if key is not None:
+            record = self._look((key,), left())
+            repeat = CompareAndSet(record.value, record.value, key)
+            for known in record.keys:
+                same = known.text == repeat.text
+                return conclude(
+                    self._address, repeat, receipt_of(known) if same else Refusal(REUSED)
+                )
+            value, fresh = record.value, True
         while True:
-            change = CompareAndSet(value, check_value(fn(value), "what fn returned"), key)
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            outcome = self._outcome(change, left)
+            try:
+                new = check_value(fn(value), "what fn returned")
+            except Exception:
+                if fresh or self.refresh(timeout=left()) == value:
+                    raise
+                value, fresh = self.value, True
+                continue
+            change = CompareAndSet(value, new, key)
+            rest = left()
+            outcome = self._outcome(change, rest)
             if isinstance(outcome, Receipt) or outcome.code != MOVED or outcome.value is None:
                 return conclude(self._address, change, outcome)
-            value = outcome.value
-            if left == 0:
+            value, fresh = outcome.value, True
+            if rest == 0:
                 raise StoreTimeoutError(
                     f"other writers of {self._shown} were first, time after time; "
                     "nothing was applied"
@@ -431,8 +450,8 @@ class Counter(Integer):
 
         Raises `BoundsError` when the value is outside of the new ones.
         """
-        least = _bound(minimum, "the minimum")
-        most = _bound(maximum, "the maximum")
+        least = _bound(minimum, "the minimum", UNCHANGED)
+        most = _bound(maximum, "the maximum", UNCHANGED)
         if isinstance(least, int) and isinstance(most, int):
             check_bounds(least, most)
         self._change(Limit(least, most), timeout)
@@ -507,9 +526,7 @@ class Counter(Integer):
     def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line
-        if line.writer.process is not here():  # this is a fork, and a writer of its own
-            line = self._line = line_at(self._store, self._address, began.stamp.revision)
+        line = self._line_here()
         store = self._store
         limit = store.timeout if timeout is CONFIGURED else check_timeout(timeout)
         try:
@@ -518,6 +535,13 @@ class Counter(Integer):
             raise outcome_unknown(store, self._address, pending) from pending.cause
         self._see(began, view)
         return outcome
+
+    def _line_here(self) -> Line:
+        """The line of this process: a fork is a writer of its own, and has locks of its own."""
+        line = self._line
+        if line.writer.process is not here():
+            line = self._line = line_at(self._store, self._address, self._view.stamp.revision)
+        return line
 
     def _change(self, change: Change, timeout: float | Configured | None) -> Receipt:
         outcome = self._outcome(change, timeout)
@@ -534,7 +558,7 @@ class Counter(Integer):
         """
         if seen is None:
             return
-        with self._line.lock:
+        with self._line_here().lock:
             if self._view is began or seen.stamp.revision > self._view.stamp.revision:
                 self._view = seen
 
@@ -549,16 +573,13 @@ def _handle(cls: type[C], address: Address, store: Store, view: View) -> C:
     return counter
 
 
-def _amount(n: SupportsIndex) -> int:
-    amount = n if type(n) is int else integer(n, "the amount")
-    if abs(amount) > FARTHEST:
-        raise BoundsError(f"the amount is {show(amount)}; a value has at most {DIGITS} digits")
-    return amount
-
-
-def _bound(bound: Any, what: str) -> Any:
-    """A bound as an int, if one was given."""
-    return bound if bound is None or isinstance(bound, Default) else check_value(bound, what)
+def _bound(bound: Any, what: str, left_out: Default) -> Any:
+    """A bound as an int, if one was given; ``left_out`` stands for none."""
+    if bound is None or bound is left_out:
+        return bound
+    if isinstance(bound, Default):
+        raise InvalidTypeError(f"{what} is an integer, None, or left out; not {bound!r}")
+    return check_value(bound, what)
 
 
 def _is_too_long(operate: Callable[[Any, Any], Any], value: int, operand: int) -> bool:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
-from truecount.arguments import check_domain, check_name, integer
+from truecount.arguments import check_amount, check_domain, check_name
 from truecount.change import Receipt
 from truecount.connect import connect
 from truecount.counter import Counter
 from truecount.defaults import CONFIGURED, STORED, Configured, Stored
-from truecount.errors import CounterError, CounterNotFoundError, InvalidTypeError
+from truecount.errors import (
+    CounterError,
+    CounterNotFoundError,
+    InvalidNameError,
+    InvalidTypeError,
+    OutcomeUnknownError,
+    StoreTimeoutError,
+)
 from truecount.stores.base import Store
 
 __all__ = ["Domain"]
@@ -64,6 +71,9 @@ class Domain:
     def __hash__(self) -> int:
         return hash((self._name, self._store))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _domain, (self._name, self._store)
+
     def __getitem__(self, name: str) -> Counter:
         return Counter(self, name)
 
@@ -82,7 +92,10 @@ class Domain:
         Counter(self, name, create=False).delete()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
+        try:
+            return isinstance(name, str) and self.get(name) is not None
+        except InvalidNameError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return self._store.names(self._name)
@@ -128,16 +141,34 @@ class Domain:
         those before it stay applied and those after it are not tried. The
         error is that of the refused one; its ``receipts`` tell the others.
         """
-        checked = {check_name(name): integer(amount, name) for name, amount in amounts.items()}
+        if not isinstance(amounts, Mapping):
+            raise InvalidTypeError(
+                f"add() takes a mapping of names to amounts, not {type(amounts).__name__}"
+            )
+        checked = {check_name(name): check_amount(amount) for name, amount in amounts.items()}
         receipts: dict[str, Receipt] = {}
         for name, amount in checked.items():
             try:
-                receipts[name] = Counter(self, name, timeout=timeout).add(amount, timeout=timeout)
+                receipts[name] = self._created(name, timeout).add(amount, timeout=timeout)
             except CounterError as error:
                 error.receipts = receipts
                 raise
         return receipts
 
+    def _created(self, name: str, timeout: float | Configured | None) -> Counter:
+        """The counter, to be added to: whether it was created is no matter of the caller's."""
+        try:
+            return Counter(self, name, timeout=timeout)
+        except OutcomeUnknownError as error:
+            raise StoreTimeoutError(
+                f"it could not be told in time whether {name!r} was created, at 0; nothing was "
+                "added to it"
+            ) from error
+
     def snapshot(self) -> dict[str, int]:
         """Return every counter's value, by name."""
         return self._store.snapshot(self._name)
+
+
+def _domain(name: str, store: Store) -> Domain:
+    return Domain(name, store=store)

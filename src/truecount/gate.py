@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 __all__ = ["Gate"]
 
@@ -17,8 +18,9 @@ class Gate:
         self._lock.acquire()
 
     def open(self) -> None:
-        """Let the one who waits go on, now or when it comes."""
-        self._lock.release()
+        """Let the one who waits go on, now or when it comes. To open again does nothing."""
+        with suppress(RuntimeError):  # it is open
+            self._lock.release()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait ``timeout`` seconds at most (None: no end); whether the gate was opened."""

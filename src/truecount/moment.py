@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
-__all__ = ["now", "to_datetime", "to_iso"]
+__all__ = ["END", "now", "to_datetime", "to_iso"]
+
+END: Final = 253_402_300_800_000_000
+"""The first instant that is not written any more: it is in the year 10000."""
 
 _EPOCH = datetime(1970, 1, 1)
 

@@ -63,7 +63,7 @@ class Ticket(Protocol):
     """Somebody who waits to be called."""
 
     def watch(self, wake: Callable[[], object]) -> bool:
-        """Have ``wake`` called, once, from any thread; False: there is no need to wait."""
+        """Have ``wake`` called, once or more, from any thread; False: no need to wait."""
         ...
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Final
 
 from truecount.errors import StoreURLError
 
 __all__ = ["StoreURL"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
-_PASSWORD = re.compile(r"(?<=:)[^/@]*(?=@)")
+_PASSWORD = re.compile(r"(?<=:).*(?=@)")
 _SECRETS = ("password", "passwd", "secret", "token")
+
+
+LONGEST: Final = 1e10
+"""The longest span, in seconds, that can be remembered: three centuries."""
+
+
+def _hide(rest: str) -> str:
+    """``rest`` of a URL without the password; a path of the file system has none."""
+    return rest if rest.startswith("/") else _PASSWORD.sub("***", rest, count=1)
 
 
 class StoreURL:
@@ -25,13 +35,16 @@ class StoreURL:
     def __init__(self, text: str) -> None:
         from urllib.parse import parse_qsl
 
-        self.text = text
-        self.scheme, colon, tail = text.partition("://")
+        scheme, colon, tail = text.partition("://")
+        self.scheme = scheme.lower()
+        self.text = text = self.scheme + colon + tail
         if not colon or not _SCHEME.match(self.scheme):
             raise StoreURLError(
-                f"{text!r} is not a store URL; one looks like sqlite:///counters.db "
+                f"{_hide(text)!r} is not a store URL; one looks like sqlite:///counters.db "
                 "(relative), sqlite:////var/lib/counters.db (absolute) or memory://"
             )
+        if not text.isprintable():
+            raise StoreURLError(f"{self.shown!r} holds characters that no URL can")
         self.rest, _, query = tail.partition("?")
         self._options: dict[str, str] = {}
         self._taken: list[str] = []
@@ -49,7 +62,7 @@ class StoreURL:
             f"{name}=***" if any(word in name.lower() for word in _SECRETS) else f"{name}={value}"
             for name, _, value in (option.partition("=") for option in query.split("&"))
         ]
-        return scheme + colon + _PASSWORD.sub("***", rest) + mark + ("&".join(options) * bool(mark))
+        return scheme + colon + _hide(rest) + mark + ("&".join(options) * bool(mark))
 
     @property
     def secret(self) -> bool:
@@ -60,7 +73,7 @@ class StoreURL:
         """The same URL with the option ``name`` being ``seconds``, or ``none``."""
         head, _, query = self.text.partition("?")
         options = [o for o in query.split("&") if o and o.partition("=")[0] != name]
-        options.append(f"{name}={'none' if seconds is None else format(seconds, 'g')}")
+        options.append(f"{name}={'none' if seconds is None else format(seconds, '.15g')}")
         return StoreURL(f"{head}?{'&'.join(options)}")
 
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
@@ -86,9 +99,10 @@ class StoreURL:
         value = self._take(name)
         if value is None:
             return default
-        seconds = self._number(name, value, "a number of seconds above 0")
-        if not seconds:
-            raise StoreURLError(f"?{name}={value}: it is a number of seconds above 0")
+        what = f"a number of seconds above 0, and at most {LONGEST:.0e}"
+        seconds = self._number(name, value, what)
+        if not 0 < seconds <= LONGEST:
+            raise StoreURLError(f"?{name}={value}: it is {what}")
         return seconds
 
     def finish(self) -> None:

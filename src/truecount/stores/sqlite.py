@@ -20,9 +20,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from truecount import moment
+from truecount import backoff, moment
 from truecount.change import ALONE, Answer, Batch, Change
 from truecount.errors import (
     DamagedRecordError,
@@ -32,13 +32,14 @@ from truecount.errors import (
     StoreTimeoutError,
     StoreURLError,
 )
+from truecount.moment import END
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Ledger, Record, Stamp
 from truecount.settle import settle
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
 from truecount.stores.filesystem import network_filesystem
-from truecount.stores.turn import Turn
+from truecount.stores.turn import Place, Turn
 from truecount.url import StoreURL
 
 __all__ = ["SQLiteStore"]
@@ -56,6 +57,14 @@ NAP: Final = 50e-6
 
 LATEST: Final = 256
 """Rows of which the latest writing is kept in mind."""
+
+EARLY: Final = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA),
+    }
+)
+"""SQLite's errors that come before anything is written."""
 
 _SCHEMA: Final = (
     """CREATE TABLE counters (
@@ -85,6 +94,13 @@ _SCHEMA: Final = (
 
 _SELECT: Final = "SELECT id, value, deleted, ledger FROM counters WHERE domain = ? AND name = ?"
 
+_SELECT_ALL: Final = """
+SELECT name, value, deleted, ledger FROM counters WHERE domain = ? AND NOT deleted ORDER BY name"""
+
+_SELECT_PURGEABLE: Final = """
+SELECT domain, name FROM counters WHERE deleted AND NOT EXISTS
+    (SELECT 1 FROM keys WHERE counter = counters.id AND expires > ?)"""
+
 _INSERT: Final = (
     "INSERT INTO counters (value, deleted, ledger, domain, name) VALUES (?, ?, ?, ?, ?)"
 )
@@ -111,6 +127,8 @@ class SQLiteStore(Store):
         super().__init__(url)
         self._synchronous = url.choice("synchronous", ("full", "normal"))
         url.finish()
+        if url.rest == "/:memory:":
+            raise StoreURLError("counters in memory are at memory://, or memory://name")
         if not url.rest.startswith("/") or url.rest == "/":
             raise StoreURLError(
                 f"{url.text!r} names no file: write sqlite:///counters.db (relative) or "
@@ -118,6 +136,10 @@ class SQLiteStore(Store):
             )
         # Made absolute at once, or a later chdir would move the counters.
         self._path = os.path.realpath(url.rest[1:])
+        if not (self._path.isprintable() and "?" not in self._path):
+            raise StoreURLError(
+                f"the path {self._path!r} cannot be written in a URL: choose one without '?'"
+            )
         query = url.text.partition("?")[2]
         self.url = f"sqlite:///{self._path}" + (query and f"?{query}")
         self._local = threading.local()
@@ -130,7 +152,7 @@ class SQLiteStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        return self._query(lambda sql: _select(sql, address, keys, moment.now())[1])
+        return self._query(lambda sql: _select(sql, address, keys, moment.now())[1], timeout)
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
@@ -160,18 +182,21 @@ class SQLiteStore(Store):
                 self._write(sql, address, row, new, now)
             return new is not None, answer
 
-        connection = self._connection()
-        turn = connection.turn
-        turn.take(timeout)
+        began = time.monotonic()
+        connection = self._connection(timeout)
+        turn, place = connection.turn, Place()
         try:
+            turn.take(place, timeout)
             answer = self._overwrite(connection, address, batch)
             if answer is None:
-                answer = self._patiently(
-                    connection, lambda: self._transact(connection, work), timeout
-                )
+                answer = self._patiently(connection, work, _left(timeout, began))
             return answer
-        finally:
-            turn.give()
+        finally:  # as `_in_turn` does, but faster
+            try:
+                turn.give(place)
+            except BaseException:
+                turn.give(place)
+                raise
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))
@@ -180,27 +205,19 @@ class SQLiteStore(Store):
         rows = self._query(
             lambda sql: sql.execute(
                 "SELECT DISTINCT domain FROM counters WHERE NOT deleted ORDER BY domain"
-            ).fetchall()
+            ).fetchall(),
+            self.timeout,
         )
         return (domain for (domain,) in rows)
 
     def snapshot(self, domain: str) -> dict[str, int]:
-        rows = self._query(
-            lambda sql: sql.execute(
-                "SELECT name, value FROM counters WHERE domain = ? AND NOT deleted ORDER BY name",
-                (domain,),
-            ).fetchall()
-        )
-        try:
-            return {name: int(value) for name, value in rows}
-        except ValueError as error:
-            raise DamagedRecordError(f"a value in domain {domain!r} is no integer") from error
+        rows = self._query(lambda sql: sql.execute(_SELECT_ALL, (domain,)).fetchall(), self.timeout)
+        return {name: _record(Address(domain, name), fields).value for name, *fields in rows}
 
     def purge(self, before: int) -> int:
         def work(sql: sqlite3.Connection) -> tuple[bool, int]:
             gone = 0
-            tombstones = sql.execute("SELECT domain, name FROM counters WHERE deleted").fetchall()
-            for domain, name in tombstones:
+            for domain, name in sql.execute(_SELECT_PURGEABLE, (moment.now(),)).fetchall():
                 row, record = _select(sql, Address(domain, name), (), 0)
                 if record is not None and record.deleted_before(before):
                     sql.execute("DELETE FROM keys WHERE counter = ?", (row,))
@@ -213,51 +230,62 @@ class SQLiteStore(Store):
     def close(self) -> None:
         self.closed = True
         for connection in list(self._connections):
-            connection.close()
+            connection.close_if_idle()  # else its thread does, when it has done
         turn = self._turns.pop(here(), None)
         if turn is not None:
             turn.close()
 
     # Transactions
 
-    def _query(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Read outside of a transaction: every statement sees the last commit."""
-        connection = self._connection()
-        forks.enter(connection.thread)
-        try:
-            return work(connection.sql)
-        except sqlite3.Error as error:
-            raise _refusal(error, self._path) from error
-        finally:
-            forks.leave(connection.thread)
+    def _query(self, work: Callable[[sqlite3.Connection], T], timeout: float | None) -> T:
+        """Read outside of a transaction: every statement sees the last commit.
+
+        Readers wait for nobody, but for whoever opens, recovers or closes the file.
+        """
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            try:
+                return self._use(self._connection(timeout), work)
+            except StoreTimeoutError:
+                left = _left(timeout, began)
+                if left == 0:
+                    raise
+                rest = backoff.seconds(attempt)
+                time.sleep(rest if left is None else min(rest, left))
+                attempt += 1
 
     def _write_in_turn(
         self, work: Callable[[sqlite3.Connection], tuple[bool, T]], timeout: float | None
     ) -> T:
         """Do ``work`` in a transaction, when it is this thread's turn to write."""
-        connection = self._connection()
-        connection.turn.take(timeout)
-        try:
-            return self._patiently(connection, lambda: self._transact(connection, work), timeout)
-        finally:
-            connection.turn.give()
+        began = time.monotonic()
+        connection = self._connection(timeout)
+        return _in_turn(
+            connection.turn,
+            timeout,
+            lambda: self._patiently(connection, work, _left(timeout, began)),
+        )
 
     def _patiently(
-        self, connection: _Connection, work: Callable[[], T], timeout: float | None
+        self,
+        connection: _Connection,
+        work: Callable[[sqlite3.Connection], tuple[bool, T]],
+        timeout: float | None,
     ) -> T:
-        """Do ``work``, and again where it finds the file locked: now in the queue of processes.
+        """Transact, and again where that finds the file locked: now in the queue of processes.
 
         There the lock is soon free: of a process that does not queue yet, or
         of a foreign program, which gets some patience.
         """
         try:
-            return work()
+            return self._transact(connection, work)
         except StoreTimeoutError:
             connection.turn.insist(timeout)
         patience = time.monotonic() + PATIENCE
         while True:
             try:
-                return work()
+                return self._transact(connection, work)
             except StoreTimeoutError:
                 if time.monotonic() > patience:
                     raise
@@ -267,9 +295,8 @@ class SQLiteStore(Store):
         self, connection: _Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]
     ) -> T:
         """Do ``work``, which says whether it wrote, in one transaction."""
-        sql = connection.sql
-        forks.enter(connection.thread)
-        try:
+
+        def transact(sql: sqlite3.Connection) -> T:
             try:
                 sql.execute("BEGIN IMMEDIATE")
                 wrote, result = work(sql)
@@ -281,10 +308,25 @@ class SQLiteStore(Store):
             except sqlite3.Error as error:
                 raise self._failure_of_commit(connection, error) from error
             return result
+
+        return self._use(connection, transact)
+
+    def _use(self, connection: _Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Have ``work`` use the connection; neither a fork nor `close` comes in between."""
+        try:
+            with connection.lock:
+                if self.closed:
+                    raise self._closed_error()
+                try:
+                    forks.enter(connection.thread)
+                    return work(connection.sql)
+                finally:
+                    forks.leave(connection.thread)
         except sqlite3.Error as error:
             raise _refusal(error, self._path) from error
         finally:
-            forks.leave(connection.thread)
+            if self.closed:
+                connection.close_if_idle()
 
     def _overwrite(self, connection: _Connection, address: Address, batch: Batch) -> Answer | None:
         """Settle ``batch`` in a single statement, if the row is still what this process wrote.
@@ -302,20 +344,20 @@ class SQLiteStore(Store):
         if new is None:
             return None
         value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
-        row = latest.there[0]
-        forks.enter(connection.thread)
-        try:
-            cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *latest.there))
+        try:  # as `_use` does, but faster
+            with connection.lock:
+                try:
+                    forks.enter(connection.thread)
+                    cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *latest.there))
+                finally:
+                    forks.leave(connection.thread)
         except sqlite3.Error as error:
-            if _code(error) == sqlite3.SQLITE_BUSY:
+            if _is_early(error):
                 return None
             raise self._failure_of_commit(connection, error) from error
-        finally:
-            forks.leave(connection.thread)
         if not cursor.rowcount:
             return None
-        latest.there = (row, value, ledger)
-        latest.record = new
+        self._latest[address] = _Latest((latest.there[0], value, ledger), new)
         return answer
 
     def _write(
@@ -361,14 +403,17 @@ class SQLiteStore(Store):
                 new.close()
         return turn
 
-    def _connection(self) -> _Connection:
+    def _closed_error(self) -> StoreClosedError:
+        return StoreClosedError(f"{self!r} was closed; connect() opens it again")
+
+    def _connection(self, timeout: float | None) -> _Connection:
         if self.closed:
-            raise StoreClosedError(f"{self!r} was closed; connect() opens it again")
+            raise self._closed_error()
         connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.process is not here():
-            return self._open()
+            return self._open(timeout)
         if time.monotonic() - connection.looked > 0.1 and not connection.is_current():
-            connection.close()
+            connection.close_if_idle()
             del self._local.connection
             raise StoreError(
                 f"{self._path} was removed or replaced while it was in use; the next call "
@@ -376,19 +421,18 @@ class SQLiteStore(Store):
             )
         return connection
 
-    def _open(self) -> _Connection:
+    def _open(self, timeout: float | None) -> _Connection:
         _inspect(self._path)
         thread = threading.get_ident()
-        forks.enter(thread)
         try:
-            connection = _Connection(self._path, self._synchronous, self._turn())
-            if not connection.is_ready():
+            forks.enter(thread)
+            connection = _Connection(self._path, self._synchronous)
+            ready = connection.is_ready()
+            # Now that the file is known to be ours, or nobody's.
+            connection.turn = self._turn()
+            if not ready:
                 # Of several processes that find it empty, the first makes it ours.
-                connection.turn.take(self.timeout)
-                try:
-                    connection.initialise()
-                finally:
-                    connection.turn.give()
+                _in_turn(connection.turn, timeout, connection.initialise)
         except sqlite3.Error as error:
             raise _refusal(error, self._path) from error
         finally:
@@ -398,27 +442,27 @@ class SQLiteStore(Store):
         return connection
 
 
-class _Latest:
+class _Latest(NamedTuple):
     """What this process last wrote to a row, which is likely to be there still."""
 
-    __slots__ = ("record", "there")
-
-    def __init__(self, there: tuple[Any, ...], record: Record) -> None:
-        self.there = there  # what `_OVERWRITE` looks for
-        self.record = record
+    there: tuple[Any, ...]  # what `_OVERWRITE` looks for
+    record: Record
 
 
 class _Connection:
     """One thread's connection in one process, and the file that it was opened on."""
 
-    def __init__(self, path: str, synchronous: str, turn: Turn) -> None:
+    turn: Turn
+
+    def __init__(self, path: str, synchronous: str) -> None:
         self.process = here()
         self.thread = threading.get_ident()
-        self.turn = turn
         self.path = path
+        self.lock = threading.Lock()  # held while it is used
         self.sql = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         self.cursor = self.sql.cursor()
-        weakref.finalize(self, _close, self.sql, self.process)  # when its thread ends
+        # When its thread ends; but not at the end of the program, while daemon threads go on.
+        weakref.finalize(self, _close, self.sql, self.process).atexit = False
         self.sql.execute(f"PRAGMA synchronous = {synchronous}")
         self.sql.execute("PRAGMA fullfsync = 1")  # macOS: a plain fsync stops at the drive
         self.sql.execute("PRAGMA checkpoint_fullfsync = 1")
@@ -502,9 +546,13 @@ class _Connection:
             return False
         return True
 
-    def close(self) -> None:
-        """Close it, from any thread."""
-        _close(self.sql, self.process)
+    def close_if_idle(self) -> None:
+        """Close it, from any thread, unless it is in use."""
+        if self.lock.acquire(blocking=False):
+            try:
+                _close(self.sql, self.process)
+            finally:
+                self.lock.release()
 
 
 _inherited: list[sqlite3.Connection] = []  # kept for ever, since to forget is to close
@@ -522,20 +570,33 @@ def _select(
     sql: sqlite3.Connection, address: Address, keys: tuple[str, ...], now: int
 ) -> tuple[int | None, Record | None]:
     """The row's id and its record, with the receipts of those ``keys`` that are known."""
-    found = sql.execute(_SELECT, address).fetchone()
+    try:
+        found = sql.execute(_SELECT, address).fetchone()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise DamagedRecordError(f"the record of {address} is no text: {error}") from error
     if found is None:
         return None, None
     row, *fields = found
-    try:
-        record = _decode(fields)
-        if keys:
+    record = _record(address, fields)
+    if keys:
+        try:
             record = record._replace(keys=_receipts(sql, row, keys, now))
+        except (TypeError, ValueError) as error:
+            raise DamagedRecordError(f"the receipts of {address} are damaged: {error}") from error
+    return row, record
+
+
+def _record(address: Address, fields: list[Any]) -> Record:
+    """The record in a row, or `DamagedRecordError`."""
+    try:
+        return _decode(fields)
     except (AttributeError, TypeError, ValueError, DamagedRecordError) as error:
         raise DamagedRecordError(
             f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "
             f"{error}"
         ) from error
-    return row, record
 
 
 def _decode(fields: list[Any]) -> Record:
@@ -548,11 +609,13 @@ def _decode(fields: list[Any]) -> Record:
     horizon, _, lines = text.partition("\n")
     ledger = Ledger(lines)
     latest = ledger.latest()
-    if int(value) != latest.after:
+    if value != str(latest.after):
         raise DamagedRecordError(
             f"its value is {value}, where truecount had left {latest.after}. Put that back by "
             "hand, and make the change with truecount"
         )
+    if not 0 <= latest.time < END:
+        raise DamagedRecordError(f"its time {latest.time} is no microsecond since 1970")
     if deleted not in (0, 1):
         raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
     stamp = Stamp(latest.revision, latest.writer, latest.number)
@@ -582,6 +645,8 @@ def _inspect(path: str) -> None:
         raise StoreError(f"cannot open {path}: there is no folder {folder}")
     if os.path.isdir(path):
         raise StoreError(f"cannot open {path}: it is a folder; name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(f"cannot open {path}: it is a device; name a file")
     kind = network_filesystem(path)
     if kind is not None:
         raise StoreError(
@@ -598,6 +663,30 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _left(timeout: float | None, began: float) -> float | None:
+    """What is left of the time allowed, in seconds."""
+    return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
+
+
+def _in_turn(turn: Turn, timeout: float | None, work: Callable[[], T]) -> T:
+    """Do ``work`` when it is this thread's turn to write."""
+    place = Place()
+    try:
+        turn.take(place, timeout)
+        return work()
+    finally:
+        try:
+            turn.give(place)
+        except BaseException:  # struck just here: once more, or nobody has a turn again
+            turn.give(place)
+            raise
+
+
+def _is_early(error: sqlite3.Error) -> bool:
+    """Whether an error of a statement came before it wrote anything."""
+    return isinstance(error, sqlite3.ProgrammingError) or _code(error) in EARLY
+
+
 def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code, or -1."""
     code: int = getattr(error, "sqlite_errorcode", -1)
@@ -606,6 +695,8 @@ def _code(error: sqlite3.Error) -> int:
 
 def _refusal(error: sqlite3.Error, path: str) -> StoreError:
     """What an error of the driver means, when the request did not take effect."""
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return StoreClosedError(f"{path} was closed; connect() opens it again")
     code = _code(error)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -20,20 +20,29 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from queue import SimpleQueue
 from typing import Final
 
-from truecount.errors import StoreError, StoreTimeoutError
+from truecount.errors import StoreClosedError, StoreError, StoreTimeoutError
 from truecount.gate import Gate
 
-__all__ = ["Turn"]
+__all__ = ["Place", "Turn"]
 
 STREAK: Final = 8
 """Turns that a process may have in a row while others wait."""
 
 ALONE: Final = 32
 """Turns without a sign of others, after which a process no longer asks for the locks."""
+
+
+class Place:
+    """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told."""
+
+    __slots__ = ("gate", "next")
+
+    def __init__(self) -> None:
+        self.gate: Gate | None = None  # where its thread waits
+        self.next: Place | None = None
 
 
 class Turn:
@@ -43,57 +52,92 @@ class Turn:
     whose system calls cost more than all the rest. Whoever then finds the file
     locked has to `insist`; so does the other one, soon, and both queue.
     Raises `StoreError` when the lock files cannot be opened.
+
+    An exception may strike a thread anywhere, as Ctrl-C does. So whatever
+    became of `take`, `give` leaves the queue in order, and may be repeated;
+    and what must change together changes without a call in between, as
+    exceptions strike at calls.
     """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._files = _Files(path)
         self._queue = _Queue(self._files)
         self._lock = threading.Lock()
-        self._taken = False  # by a thread of this process
-        self._threads: deque[Gate] = deque()  # which it is handed on to, in the order of asking
-        self._locked = False  # against other processes
+        self._first: Place | None = None  # who has the turn among this process's threads
+        self._last: Place | None = None
+        self._locked = False  # against other processes; or about to be
         self._streak = 0
         self._alone = 0
+        self._closed = False
 
-    def take(self, timeout: float | None) -> None:
-        """Wait for the turn; `StoreTimeoutError` after ``timeout`` seconds (None: never)."""
+    def take(self, place: Place, timeout: float | None) -> None:
+        """Wait for the turn; `StoreTimeoutError` after ``timeout`` seconds (None: never).
+
+        Whatever happens, `give` has to follow.
+        """
         with self._lock:
-            gate = Gate() if self._taken else None
-            if gate is None:
-                self._taken = True
+            if self._closed:
+                raise StoreClosedError(f"{self.path} was closed; connect() opens it again")
+            if self._first is None:
+                self._first = self._last = place
             else:
-                self._threads.append(gate)
-        if gate is not None:
+                assert self._last is not None
+                place.gate = Gate()
+                self._last.next = self._last = place
+        if place.gate is not None:
             began = time.monotonic()
-            self._wait_for_threads(gate, timeout)
+            if not place.gate.wait(timeout):
+                raise StoreTimeoutError(
+                    "other threads had the turn to write for all the time allowed"
+                )
             timeout = timeout and max(timeout - (time.monotonic() - began), 0)
         if self._alone < ALONE:
-            try:
-                self._wait_for_processes(timeout)
-            except BaseException:
-                self._hand_on()
-                raise
+            self._wait_for_processes(timeout)
 
     def insist(self, timeout: float | None) -> None:
-        """Queue up after all: somebody else turned out to be writing. As `take`."""
+        """Queue up after all: somebody else turned out to be writing. As `take`, after it."""
         self._alone = 0
         if not self._locked:
             self._wait_for_processes(timeout)
 
-    def give(self) -> None:
-        """Give the turn to the next."""
-        try:
-            if self._locked:
-                self._locked = False
-                fcntl.flock(self._files.turn, fcntl.LOCK_UN)
-        finally:
-            self._hand_on()
+    def give(self, place: Place) -> None:
+        """Give the turn to the next, or leave the queue."""
+        with self._lock:
+            if self._first is place:
+                if self._locked:
+                    self._queue.leave()
+                    fcntl.flock(self._files.turn, fcntl.LOCK_UN)
+                    self._locked = False
+                self._first = place.next
+            else:
+                self._unlink(place)
+            if self._first is None:
+                self._last = None
+                if self._closed:
+                    self._queue.close()
+            elif self._first.gate is not None:
+                self._first.gate.open()
 
     def close(self) -> None:
-        """Give back the files; nobody takes the turn any more."""
-        self._queue.close()
+        """Give back the files, as soon as nobody has the turn or waits for it."""
+        with self._lock:
+            self._closed = True
+            if self._first is None:
+                self._queue.close()
+
+    def _unlink(self, place: Place) -> None:
+        """Take ``place`` out from behind the first, if it is there."""
+        before = self._first
+        while before is not None and before.next is not place:
+            before = before.next
+        if before is not None:
+            if self._last is place:
+                self._last = before
+            before.next = place.next
 
     def _wait_for_processes(self, timeout: float | None) -> None:
+        self._locked = True  # as soon as it may be, or an exception could leave it so
         busy = self._queue.busy  # still waiting, for somebody who has left
         if not busy and self._streak < STREAK and _try(self._files.turn):
             self._streak += 1
@@ -108,32 +152,6 @@ class Turn:
             raise StoreTimeoutError(
                 "other processes had the turn to write for all the time allowed"
             )
-        self._locked = True
-
-    def _wait_for_threads(self, gate: Gate, timeout: float | None) -> None:
-        try:
-            had = gate.wait(timeout)
-        except BaseException:
-            if not self._leave(gate):
-                self._hand_on()
-            raise
-        if not had and self._leave(gate):
-            raise StoreTimeoutError("other threads had the turn to write for all the time allowed")
-
-    def _leave(self, gate: Gate) -> bool:
-        """Leave the queue of threads; False when the turn was handed on at the last moment."""
-        with self._lock:
-            if gate in self._threads:
-                self._threads.remove(gate)
-                return True
-            return False
-
-    def _hand_on(self) -> None:
-        with self._lock:
-            if self._threads:
-                self._threads.popleft().open()
-            else:
-                self._taken = False
 
 
 class _Files:
@@ -151,10 +169,8 @@ class _Files:
 
     def try_both(self) -> bool:
         """Take the turn only if nobody waits for it."""
-        if not _try(self.next):
-            return False
         try:
-            return _try(self.turn)
+            return _try(self.next) and _try(self.turn)
         finally:
             fcntl.flock(self.next, fcntl.LOCK_UN)
 
@@ -188,24 +204,33 @@ class _Queue:
         self.busy = False  # in flock, maybe for somebody who has left
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for the turn at most ``timeout`` seconds; whether it was had."""
+        """Wait for the turn at most ``timeout`` seconds; whether it was had.
+
+        Whatever happens, `leave` has to follow, and then the lock is to be freed.
+        """
         gate = Gate()
         with self._lock:
             self._wanted = gate
             if not self.busy:
-                self.busy = True
                 if self._waiter is None:
-                    self._waiter = threading.Thread(target=self._serve, daemon=True)
-                    self._waiter.start()
+                    waiter = threading.Thread(target=self._serve, daemon=True)
+                    try:
+                        waiter.start()
+                    except RuntimeError as error:
+                        raise StoreError(
+                            f"no thread can be started to wait for other processes ({error}); "
+                            "nothing was applied"
+                        ) from error
+                    self._waiter = waiter
+                self.busy = True
                 self._calls.put(True)
-        try:
-            if gate.wait(timeout):
-                return True
-        except BaseException:
-            if not self._withdraw():
-                fcntl.flock(self._files.turn, fcntl.LOCK_UN)
-            raise
-        return not self._withdraw()
+        return gate.wait(timeout)
+
+    def leave(self) -> None:
+        """Want the turn no more."""
+        if self._wanted is not None:
+            with self._lock:
+                self._wanted = None
 
     def close(self) -> None:
         """End the waiting thread; the files are closed as soon as it has left them."""
@@ -215,12 +240,6 @@ class _Queue:
                 self._files.close()
             else:
                 self._calls.put(False)
-
-    def _withdraw(self) -> bool:
-        """Leave; False when the turn was had at the last moment."""
-        with self._lock:
-            wanted, self._wanted = self._wanted, None
-        return wanted is not None
 
     def _serve(self) -> None:
         while self._calls.get():

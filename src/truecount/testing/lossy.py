@@ -28,6 +28,8 @@ class LossyStore(Store):
         self.key_ttl = store.key_ttl
         self.home = store.home
         self.writers = store.writers
+        self.batch_limit = store.batch_limit
+        self.always_fence = store.always_fence
         self.writes = 0  # requests to write that came so far
         self.down = False  # refuse everything
         self._fates: deque[str | CounterError | None] = deque()
@@ -76,9 +78,11 @@ class LossyStore(Store):
         return answer
 
     def names(self, domain: str) -> Iterator[str]:
+        self._check()
         return self.store.names(domain)
 
     def domains(self) -> Iterator[str]:
+        self._check()
         return self.store.domains()
 
     def close(self) -> None:

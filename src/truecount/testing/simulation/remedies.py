@@ -207,9 +207,7 @@ class _LeavingLine(Line):
         if ticket.decided is None and ticket.error is None:
             self._remove(ticket)
             ticket.error = StoreTimeoutError("left, sealed or not")
-            for called in self._step_down(ticket):
-                if called.wake is not None:
-                    called.wake()
+            self._step_down(ticket)
 
 
 @_without("leaving", "who leaves after the batch was sealed is told that nothing was applied")
