@@ -6,10 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+define install
+	@echo "installing truecount[$(1)] into $(VENV)"
+	@$(PIP) install --editable '.[$(1)]' || \
+	    { echo 'pip could not install what truecount needs: is there a network?' >&2; exit 1; }
+endef
+
 .PHONY: demo test lint bench soak clean
 
 demo: $(VENV)/has-cli
-	@$(BIN)/truecount demo
+	@$(BIN)/python -m truecount demo
 
 # What lacks a compiler skips its tests, with a loud line; in CI it fails.
 test: $(VENV)/has-dev
@@ -34,19 +40,28 @@ soak: $(VENV)/has-dev
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/has-cli: pyproject.toml | $(VENV)/made
-	$(PIP) install --editable '.[cli]'
+$(VENV)/has-cli: pyproject.toml $(VENV)/made
+	$(call install,cli)
 	@touch $@
 
-$(VENV)/has-dev: pyproject.toml | $(VENV)/made
-	$(PIP) install --editable '.[dev]'
+$(VENV)/has-dev: pyproject.toml $(VENV)/made
+	$(call install,dev)
 	@touch $@ $(VENV)/has-cli
 
+# Made anew where it does not work: its Python is gone, or the clone was moved.
+ifneq ($(shell { $(BIN)/python -c 'import pip' && cat $(VENV)/made; } 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/made
+endif
+
 $(VENV)/made:
+ifeq ($(origin PYTHON),file)
 	@tools/need 'command -v $(PYTHON)' python3
+endif
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo 'there is no command $(PYTHON) (make PYTHON=... names another)' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo 'too old: $(PYTHON); truecount needs Python 3.11 (make PYTHON=... names another)' >&2; exit 1; }
+	    { echo 'too old: $(PYTHON); truecount needs Python 3.11 or newer (make PYTHON=... names another)' >&2; exit 1; }
 	@tools/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	@touch $@
+	@echo '$(CURDIR)' >$@

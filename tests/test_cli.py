@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -73,6 +74,18 @@ def test_negative_amounts() -> None:
     assert truecount("add", "mydomain", "counter1", "-x").returncode == 2
 
 
+def test_arguments_that_look_like_negative_numbers(tmp_path: Path) -> None:
+    """Whatever begins with ``-`` and goes on in digits arrives as it was typed."""
+    assert answered("add", "-123", "-456", "-5", "--key", "-7")["key"] == "-7"
+    counter = Counter("-123", "-456", create=False)
+    assert counter.receipt("-7") == counter == -5
+    assert said("receipt", "-123", "-456", "-7") == "-5"
+    refused = truecount("get", "mydomain", "counter1", "--store", "-8")
+    assert (refused.returncode, "'-8'" in refused.stderr) == (2, True)
+    refused = truecount("get", "mydomain", "counter1", "--timeout", "-9")
+    assert (refused.returncode, "-9" in refused.stderr) == (2, True)
+
+
 def test_numbers_of_any_length() -> None:
     """500 digits are taken; 501 are refused and change nothing; far more are no number."""
     nines = "9" * 500
@@ -119,6 +132,43 @@ def test_a_key_counts_once() -> None:
     assert "order-17" in other.stderr
 
 
+def test_a_repeated_reservation() -> None:
+    """The same key gets the same numbers again, is told so, and JSON tells it too."""
+    arguments = "reserve", "mydomain", "invoices", "3", "--key", "batch-9"
+    assert answered(*arguments)["replayed"] is False
+    said("add", "mydomain", "invoices", "100")
+    again = truecount(*arguments)
+    assert (again.returncode, again.stdout) == (0, "1 3\n")
+    assert "had been done at" in again.stderr
+    answer = answered(*arguments)
+    assert (answer["first"], answer["last"], answer["replayed"]) == (1, 3, True)
+
+
+REFUSED = {
+    "an empty key": ["add", "--key", ""],
+    "a long key": ["add", "--key", "k" * 300],
+    "an empty key to set": ["set", "5", "--key", ""],
+    "501 digits to add": ["add", "1" * 501],
+    "501 digits to subtract": ["subtract", "1" * 501],
+    "600 digits to add": ["add", "1" * 600],
+    "501 digits to set": ["set", "1" * 501],
+    "501 digits to reserve": ["reserve", "1" * 501],
+    "nothing to reserve": ["reserve", "0"],
+    "less than nothing to reserve": ["reserve", "-1"],
+    "no number": ["add", "one"],
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_creates_nothing(arguments: list[str]) -> None:
+    """A command that is refused for its arguments leaves no counter at 0 behind."""
+    command, *rest = arguments
+    result = truecount(command, "mydomain", "counter1", *rest)
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    assert said("list", "mydomain") == ""
+
+
 @pytest.mark.parametrize("command", ["get", "delete", "receipt", "limit"])
 def test_looking_never_creates(command: str) -> None:
     """Commands that read, limit or delete refuse an absent counter, and leave it absent."""
@@ -139,7 +189,8 @@ def test_bounds() -> None:
     assert "minimum" in refused.stderr
     assert said("limit", "mydomain", "stock", "--minimum", "none") == "none 10"
     assert said("subtract", "mydomain", "stock", "4") == "-1"
-    assert truecount("limit", "mydomain", "stock", "--minimum", "11").returncode == 1
+    assert said("limit", "mydomain", "stock", "--maximum", "NONE") == "none none"
+    assert truecount("limit", "mydomain", "stock", "--minimum", "1").returncode == 1
 
 
 MISTAKES = {
@@ -155,7 +206,11 @@ MISTAKES = {
     "unknown option in the URL": ["--store", "memory://?color=red", "domains"],
     "bad time-out": ["--timeout", "soon", "domains"],
     "negative time-out": ["--timeout", "-1", "domains"],
+    "underscores in a time-out": ["--timeout", "1_0", "domains"],
+    "spaces in a time-out": ["domains", "--timeout", " 5"],
+    "other digits in a time-out": ["domains", "--timeout", "٣"],
     "purge of what is recent": ["purge", "--older-than", "3"],
+    "an option of others": ["demo", "--json"],
 }
 
 
@@ -167,6 +222,21 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert result.stdout == ""
     assert result.stderr.strip()
     assert "Traceback" not in result.stderr
+
+
+def test_what_would_have_been_right() -> None:
+    """The words name what was typed, and what can be typed instead."""
+    bound = truecount("limit", "mydomain", "counter1", "--minimum", "low")
+    assert "'low' is neither a whole number nor 'none'" in bound.stderr
+    for days in ("-5", "3", "many"):
+        purge = truecount("purge", "--older-than", days)
+        assert f"'{days}' is not a whole number of days, 7 or more" in purge.stderr
+
+
+def test_time_outs_that_are_taken() -> None:
+    """Whole numbers, fractions, and ``none`` in any case."""
+    for timeout in ("5", "0.5", ".5", "5.", "1e2", "none", "None"):
+        assert said("domains", "--timeout", timeout) == ""
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
@@ -223,6 +293,24 @@ sys.exit(commands.run(["add", "mydomain", "counter1"]))
 """
 
 
+REFUSED_AND_INTERRUPTED = """
+import sys, time
+from truecount import StoreUnavailableError, connect
+from truecount.cli import commands
+from truecount.testing.lossy import LossyStore
+
+def interrupt(seconds):
+    raise KeyboardInterrupt
+
+time.sleep = interrupt
+store = LossyStore(connect())
+for _ in range(9):
+    store.refuse(StoreUnavailableError("not now"))
+commands.connect = lambda *a, **k: store
+sys.exit(commands.run(["add", "mydomain", "counter1"]))
+"""
+
+
 def test_unknown_outcome(default_store: str) -> None:
     """A change whose fate is not known is status 4, and prints no number."""
     Counter("mydomain", "counter1", 5)
@@ -241,8 +329,18 @@ def test_interrupted_after_sending(default_store: str) -> None:
     assert "was sent" in result.stderr
 
 
-def test_interrupted_before_sending(tmp_path: Path) -> None:
-    """Ctrl-C while the command waits for its turn is status 130, and nothing was applied."""
+def test_interrupted_before_sending(default_store: str) -> None:
+    """Ctrl-C between attempts that were refused is status 130."""
+    Counter("mydomain", "counter1", 5)
+    command = [sys.executable, "-c", REFUSED_AND_INTERRUPTED]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert "nothing was sent" in result.stderr
+    assert said("get", "mydomain", "counter1") == "5"
+
+
+def test_interrupted_while_waiting(tmp_path: Path) -> None:
+    """Ctrl-C ends the wait for a file that somebody has locked, and says how it ended."""
     url = f"sqlite:///{tmp_path}/locked.db"
     said("set", "mydomain", "counter1", "5", "--store", url)
     with sqlite3.connect(tmp_path / "locked.db", isolation_level=None) as sql:
@@ -257,8 +355,9 @@ def test_interrupted_before_sending(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         output, complaint = process.communicate(timeout=30)
         sql.execute("ROLLBACK")
-    assert (process.returncode, output) == (130, "")
-    assert "interrupted" in complaint
+    words = {130: "nothing was sent", 4: "its outcome is unknown"}  # between attempts, or in one
+    assert output == ""
+    assert words[process.returncode] in complaint
     assert said("get", "mydomain", "counter1", "--store", url) == "5"
 
 
@@ -275,11 +374,12 @@ def test_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ZeroDivisionError" in result.stderr
 
 
-def test_output_that_nobody_reads() -> None:
+@pytest.mark.parametrize("arguments", [["list", "mydomain"], ["--help"], ["demo", "--fast"]])
+def test_output_that_nobody_reads(arguments: list[str]) -> None:
     """``truecount list … | head`` ends quietly."""
     Counter("mydomain", "counter1")
     process = subprocess.Popen(
-        [*COMMAND, "list", "mydomain"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.close()
@@ -287,6 +387,55 @@ def test_output_that_nobody_reads() -> None:
     with process.stderr as complaints:
         assert complaints.read() == b""
     assert process.wait() == 0
+
+
+CANNOT_WRITE = {
+    "a full disk": (">/dev/full", "No space left on device"),
+    "a full disk, also for words": (">/dev/full 2>&1", ""),
+    "closed": (">&-", "Bad file descriptor"),
+    "closed, all of them": ("<&- >&- 2>&-", ""),
+}
+
+
+@pytest.mark.parametrize(("redirection", "reason"), CANNOT_WRITE.values(), ids=CANNOT_WRITE)
+def test_an_answer_that_cannot_be_written(redirection: str, reason: str) -> None:
+    """The change is made, so that it is no crash; status 4, as the caller knows no outcome."""
+    command = f"{shlex.join([*COMMAND, 'add', 'mydomain', 'counter1'])} {redirection}"
+    result = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 4
+    assert "Traceback" not in result.stderr
+    if reason:
+        assert result.stderr == (
+            "truecount: the command was carried out, but its answer could not be written: "
+            f"{reason}\n"
+        )
+    assert Counter("mydomain", "counter1", create=False) == 1
+
+
+def test_words_that_cannot_be_written() -> None:
+    """What cannot be said on stderr does not change the answer, nor the status."""
+    said("add", "mydomain", "counter1", "--key", "order-17")
+    command = shlex.join([*COMMAND, "add", "mydomain", "counter1", "--key", "order-17"])
+    for redirection in ("2>/dev/full", "2>&-"):
+        result = subprocess.run(
+            ["/bin/sh", "-c", f"{command} {redirection}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (result.returncode, result.stdout) == (0, "1\n")
+
+
+def test_characters_that_the_terminal_lacks() -> None:
+    """A name that the output's encoding lacks is escaped, and JSON remains JSON."""
+    Counter("mydomain", "Жя😀", 5)
+    latin = truecount("list", "mydomain", PYTHONIOENCODING="latin-1")
+    assert (latin.returncode, latin.stdout) == (0, "\\u0416\\u044f\\U0001f600\t5\n")
+    answer = truecount("list", "mydomain", "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(answer.stdout)["counters"] == {"Жя😀": 5}
 
 
 def test_a_missing_extra(tmp_path: Path) -> None:
@@ -310,11 +459,29 @@ def test_where_the_counters_are(default_store: str, tmp_path: Path) -> None:
     assert "the default" in result.stderr
 
 
-def test_the_list_on_a_terminal() -> None:
-    """On a terminal the list is a table with a heading."""
-    said("set", "mydomain", "visitors", "1234")
+def test_every_way_to_start() -> None:
+    """``python -m truecount`` is the command, as ``truecount`` and ``-m truecount.cli`` are."""
+    command = [sys.executable, "-m", "truecount", "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert version == said("--version") + "\n"
+    command = [str(Path(sys.executable).parent / "truecount"), "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == version
+
+
+def test_seeds_that_are_none() -> None:
+    """The simulation's command tells what seeds look like."""
+    command = [sys.executable, "-m", "truecount.testing.simulation"]
+    for seeds in ("abc", "1:", "1:b", "1_0"):
+        result = subprocess.run([*command, seeds], capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        assert f"argument seeds: write 5 or 0:20000, not '{seeds}'" in result.stderr
+
+
+def shown_on_a_terminal(columns: int, *arguments: str) -> str:
+    """What a command that succeeds writes to a terminal of so many columns."""
     screen, terminal = pty.openpty()
-    process = subprocess.Popen([*COMMAND, "list", "mydomain"], stdout=terminal)
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=terminal, env=environment)
     os.close(terminal)
     shown = b""
     while select.select([screen], [], [], 30)[0]:
@@ -324,7 +491,31 @@ def test_the_list_on_a_terminal() -> None:
             break
     os.close(screen)
     assert process.wait() == 0
-    assert re.search(rb"name.*value.*visitors.*1234", shown, re.DOTALL)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+def test_the_list_on_a_terminal() -> None:
+    """On a terminal the list is a table with a heading."""
+    said("set", "mydomain", "visitors", "1234")
+    shown = shown_on_a_terminal(80, "list", "mydomain")
+    assert re.search(r"name.*value.*visitors.*1234", shown, re.DOTALL)
+
+
+def test_any_name_on_a_terminal() -> None:
+    """Brackets and colons in a name are no markup."""
+    for name in ("[/]", "[bold]loud", ":smile:"):
+        said("set", "mydomain", name, "5")
+    shown = shown_on_a_terminal(80, "list", "mydomain")
+    assert {line.split()[0] for line in shown.splitlines()[1:]} == {"[/]", "[bold]loud", ":smile:"}
+
+
+def test_a_narrow_terminal() -> None:
+    """What does not fit is folded, and nothing is cut off."""
+    number = "9" * 100
+    said("set", "mydomain", "n" * 60, number)
+    shown = shown_on_a_terminal(40, "list", "mydomain")
+    assert max(map(len, shown.splitlines())) <= 40
+    assert (shown.count("9"), shown.count("n")) == (100, 60 + len("n"))
 
 
 def test_every_command_and_option_has_help() -> None:
@@ -336,3 +527,12 @@ def test_every_command_and_option_has_help() -> None:
                 if isinstance(parameter, click.Option):
                     assert parameter.help, f"{name} {parameter.name}"
             assert name in cli.get_help(context)
+
+
+def test_the_help_is_whole() -> None:
+    """At 80 columns no line of the list of commands is cut; a command's own options come first."""
+    commands = truecount("--help", COLUMNS="80").stdout.partition("Commands:")[2]
+    assert "..." not in commands
+    add = truecount("add", "--help").stdout
+    assert add.index("--key TEXT") < add.index("--store URL")
+    assert "for example: truecount add" in " ".join(add.split()).lower()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,63 @@ def test_a_deviation_fails(change: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 1, result.stderr
     assert "the demo went wrong" in result.stderr
+
+
+MOMENTS = {
+    # A heading that it shows, and the seconds until what it announces is under way.
+    "another process": ("Another process moves it", 0.02),
+    "the race starts": ("processes add 500 times", 0.02),
+    "the race": ("processes add 500 times", 0.4),
+    "the kill": ("A process is killed", 0.02),
+}
+
+
+def interrupted(
+    folder: Path, moment: tuple[str, float], number: int, *, all_of_them: bool
+) -> tuple[int, str]:
+    """Send a signal to the demo at a moment: its status and its words."""
+    heading, pause = moment
+    process = subprocess.Popen(
+        COMMAND,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if heading in line:
+            break
+    assert list(folder.iterdir())
+    time.sleep(pause)
+    (os.killpg if all_of_them else os.kill)(process.pid, number)
+    _, words = process.communicate(timeout=60)
+    return process.returncode, wait_for_the_group(process.pid) or words
+
+
+def wait_for_the_group(group: int) -> str | None:
+    """Wait until no process is left of a group; what is wrong if one stays."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return None
+        time.sleep(0.1)
+    return "processes are left"
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_interrupted(moment: tuple[str, float], tmp_path: Path) -> None:
+    """Ctrl-C, which reaches all its processes, ends it with one line; nothing of it stays."""
+    status, words = interrupted(tmp_path, moment, signal.SIGINT, all_of_them=True)
+    assert (status, words.strip()) == (130, "truecount: the demo was interrupted")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_terminated(moment: tuple[str, float], tmp_path: Path) -> None:
+    """SIGTERM, which reaches the first process only, ends all; nothing of it stays."""
+    status, words = interrupted(tmp_path, moment, signal.SIGTERM, all_of_them=False)
+    assert (status, words) == (143, "")
+    assert not list(tmp_path.iterdir())

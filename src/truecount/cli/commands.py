@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import truecount
 from truecount import moment
+from truecount.arguments import check_amount, check_count, check_key, check_value
 from truecount.change import Receipt
+from truecount.cli.output import AnswerLostError, NobodyReadsError, forget, say, stdout
+from truecount.cli.parameters import Bound, Command, Days, Integer, Seconds
 from truecount.combine import SENT
 from truecount.connect import VARIABLE, connect
 from truecount.counter import Counter
@@ -30,6 +33,7 @@ from truecount.errors import (
     StoreError,
     StoreURLError,
 )
+from truecount.record import MOST
 from truecount.stores.base import Store
 
 __all__ = ["cli", "run"]
@@ -41,8 +45,6 @@ UNAVAILABLE: Final = 3
 UNKNOWN: Final = 4
 CRASHED: Final = 70
 INTERRUPTED: Final = 130
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Settings:
@@ -59,76 +61,14 @@ class Settings:
 
     def answer(self, plain: str, **facts: Any) -> None:
         """Print the answer to stdout, as plain text or as JSON."""
-        click.echo(json.dumps(facts, ensure_ascii=False) if self.json else plain)
-
-
-class Command(click.Command):
-    """A command that takes ``-5`` for a number and not for an option."""
-
-    MINUS = "\N{MINUS SIGN}"  # stands for the sign while click looks for options
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        hidden = [self.MINUS + arg[1:] if re.fullmatch("-[0-9]+", arg) else arg for arg in args]
-        return super().parse_args(ctx, hidden)
-
-
-class NobodyReadsError(Exception):
-    """Whoever read the output has had enough."""
+        escape = sys.stdout.encoding != "utf-8"
+        click.echo(json.dumps(facts, ensure_ascii=escape) if self.json else plain)
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group of commands that let ``-5`` be an argument."""
 
     command_class = Command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:  # which click would make status 1
-            raise NobodyReadsError from error
-
-
-def _whole_number(value: Any, param: Any, ctx: Any) -> int:
-    text = str(value).replace(Command.MINUS, "-", 1)
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise click.BadParameter(f"{text!r} is not a whole number", ctx, param)
-    if len(text) > 1500:
-        raise click.BadParameter("longer than 1,500 digits; a counter has 500", ctx, param)
-    return int(text)
-
-
-class Integer(click.ParamType[int]):
-    """A whole number of any length."""
-
-    name = "integer"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        return _whole_number(value, param, ctx)
-
-
-class Bound(click.ParamType[int | None | Unchanged]):
-    """A whole number, or ``none``."""
-
-    name = "integer|none"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Unchanged | None:
-        if value == "none":
-            return None
-        return UNCHANGED if value is UNCHANGED else _whole_number(value, param, ctx)
-
-
-class Seconds(click.ParamType[float | None]):
-    """A number of seconds, or ``none``."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float | None:
-        if value == "none":
-            return None
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number of seconds nor 'none'", param, ctx)
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -139,43 +79,41 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(settings, param.name or "", value)
 
 
-def _options(function: Function) -> Function:
-    """Give a command the options that all have."""
-    for option in (
-        click.option(
-            "--timeout",
-            type=Seconds(),
-            callback=_keep,
-            expose_value=False,
-            help="Seconds to wait for the store, or 'none' for no end. [default: 10]",
-        ),
-        click.option(
-            "--json", is_flag=True, callback=_keep, expose_value=False, help="Answer in JSON."
-        ),
-        click.option(
-            "--store",
-            metavar="URL",
-            callback=_keep,
-            expose_value=False,
-            help=f"The store, such as sqlite:///counters.db. [default: ${VARIABLE}, "
-            "else a file in your data folder; see 'truecount where']",
-        ),
-    ):
-        function = option(function)
-    return function
+OPTIONS: Final[list[click.Parameter]] = [
+    click.Option(
+        ["--store"],
+        metavar="URL",
+        callback=_keep,
+        expose_value=False,
+        help=f"The store, such as sqlite:///counters.db. [default: ${VARIABLE}, "
+        "else a file in your data folder; see 'truecount where']",
+    ),
+    click.Option(
+        ["--json"], is_flag=True, callback=_keep, expose_value=False, help="Answer in JSON."
+    ),
+    click.Option(
+        ["--timeout"],
+        type=Seconds(),
+        callback=_keep,
+        expose_value=False,
+        help="Seconds to wait for the store, or 'none' for no end. [default: 10]",
+    ),
+]
+"""What may stand before every command that asks the store, and after it."""
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(truecount.__version__, prog_name="truecount")
-@_options
 def cli() -> None:
     """Count what must not be miscounted.
 
     Numbers go to stdout, words to stderr. Exit status: 0 done, 1 refused,
-    2 wrong usage, 3 store unavailable, 4 outcome unknown, 70 a crash,
-    130 interrupted before anything was sent.
+    2 wrong usage, 3 store unavailable, 4 outcome unknown, or the answer could
+    not be written, 70 a crash, 130 interrupted before anything was sent.
     """
 
+
+cli.params[:0] = OPTIONS
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
 domain_argument = click.argument("domain")
@@ -185,20 +123,25 @@ key_option = click.option(
 )
 
 
-def _command(function: Function) -> click.Command:
-    """Make a command that knows the settings and has the options that all have."""
-    name = function.__name__.rstrip("_")
-    return cli.command(name, short_help=None)(_options(pass_settings(function)))
+def _command(function: Callable[..., None]) -> click.Command:
+    """Make a command that knows the settings, with the options that set them."""
+    command = cli.command(function.__name__.rstrip("_"))(pass_settings(function))
+    command.params += OPTIONS
+    return command
 
 
-def _answer_receipt(settings: Settings, counter: Counter, receipt: Receipt) -> None:
+def _add(settings: Settings, domain: str, name: str, n: int, key: str | None) -> Receipt:
+    """Add to a counter, which is created for it if it can hold the sum."""
+    check_amount(n)
+    check_key(key)
+    counter = Counter(domain, name, store=settings.connect(), create=abs(n) <= MOST)
+    return _heard(counter.add(n, key=key))
+
+
+def _heard(receipt: Receipt) -> Receipt:
     if receipt.replayed:
-        click.echo(f"this had been done at {receipt.timestamp}; not again", err=True)
-    settings.answer(str(receipt.after), **_address(counter), **_facts(receipt))
-
-
-def _address(counter: Counter) -> dict[str, str]:
-    return {"domain": counter.domain, "name": counter.name}
+        say(f"this had been done at {receipt.timestamp}; not again")
+    return receipt
 
 
 def _facts(receipt: Receipt) -> dict[str, Any]:
@@ -222,9 +165,11 @@ def add(settings: Settings, domain: str, name: str, n: int, key: str | None) -> 
 
     N is 1 unless given; '-5' is an amount too. A counter that does not exist
     is created at 0.
+
+    For example: truecount add shop umbrellas -5 --key order-17
     """
-    counter = Counter(domain, name, store=settings.connect())
-    _answer_receipt(settings, counter, counter.add(n, key=key))
+    receipt = _add(settings, domain, name, n, key)
+    settings.answer(str(receipt.after), domain=domain, name=name, **_facts(receipt))
 
 
 @_command
@@ -233,9 +178,9 @@ def add(settings: Settings, domain: str, name: str, n: int, key: str | None) -> 
 @click.argument("n", type=Integer(), default=1)
 @key_option
 def subtract(settings: Settings, domain: str, name: str, n: int, key: str | None) -> None:
-    """Subtract N from the counter, and print the new value; otherwise as 'add'."""
-    counter = Counter(domain, name, store=settings.connect())
-    _answer_receipt(settings, counter, counter.subtract(n, key=key))
+    """Subtract N from the counter; otherwise as 'add'."""
+    receipt = _add(settings, domain, name, -n, key)
+    settings.answer(str(receipt.after), domain=domain, name=name, **_facts(receipt))
 
 
 @_command
@@ -246,7 +191,8 @@ def get(settings: Settings, domain: str, name: str) -> None:
     counter = Counter(domain, name, store=settings.connect(), create=False)
     settings.answer(
         str(counter.value),
-        **_address(counter),
+        domain=domain,
+        name=name,
         value=counter.value,
         minimum=counter.minimum,
         maximum=counter.maximum,
@@ -263,10 +209,12 @@ def get(settings: Settings, domain: str, name: str) -> None:
 def set_(settings: Settings, domain: str, name: str, value: int, key: str | None) -> None:
     """Make the counter VALUE, whatever it was, and print it.
 
-    A counter that does not exist is created first.
+    A counter that does not exist is created.
     """
-    counter = Counter(domain, name, store=settings.connect())
-    _answer_receipt(settings, counter, counter.set(value, key=key))
+    check_value(value, "the value")
+    check_key(key)
+    receipt = _heard(Counter(domain, name, store=settings.connect()).set(value, key=key))
+    settings.answer(str(receipt.after), domain=domain, name=name, **_facts(receipt))
 
 
 @_command
@@ -275,11 +223,14 @@ def set_(settings: Settings, domain: str, name: str, value: int, key: str | None
 @click.argument("n", type=Integer())
 @key_option
 def reserve(settings: Settings, domain: str, name: str, n: int, key: str | None) -> None:
-    """Reserve N numbers for yourself, and print the first and the last."""
-    counter = Counter(domain, name, store=settings.connect())
-    numbers = counter.reserve(n, key=key)
-    first, last = numbers[0], numbers[-1]
-    settings.answer(f"{first} {last}", **_address(counter), first=first, last=last, key=key)
+    """Reserve N numbers, and print the first and the last.
+
+    Nobody else gets them. A counter that does not exist is created at 0.
+    """
+    receipt = _add(settings, domain, name, check_count(n, "the number of ids"), key)
+    first, last = receipt.before + 1, receipt.after
+    facts = {"first": first, "last": last, **_facts(receipt)}
+    settings.answer(f"{first} {last}", domain=domain, name=name, **facts)
 
 
 @_command
@@ -294,13 +245,16 @@ def limit(
     minimum: int | Unchanged | None,
     maximum: int | Unchanged | None,
 ) -> None:
-    """Set the counter's bounds, for all who write to it, and print them."""
+    """Set the counter's bounds, and print them.
+
+    They hold for all who write to it. Without options, only prints them.
+    """
     counter = Counter(domain, name, store=settings.connect(), create=False)
     if minimum is not UNCHANGED or maximum is not UNCHANGED:
         counter.limit(minimum=minimum, maximum=maximum)
     bounds = counter.minimum, counter.maximum
     plain = " ".join("none" if bound is None else str(bound) for bound in bounds)
-    settings.answer(plain, **_address(counter), minimum=bounds[0], maximum=bounds[1])
+    settings.answer(plain, domain=domain, name=name, minimum=bounds[0], maximum=bounds[1])
 
 
 @_command
@@ -310,9 +264,9 @@ def delete(settings: Settings, domain: str, name: str) -> None:
     """Delete the counter."""
     counter = Counter(domain, name, store=settings.connect(), create=False)
     counter.delete()
-    click.echo(f"deleted {name!r} in {domain!r}, which was {counter.value}", err=True)
+    say(f"deleted {name!r} in {domain!r}, which was {counter.value}")
     if settings.json:
-        settings.answer("", **_address(counter), value=counter.value)
+        settings.answer("", domain=domain, name=name, value=counter.value)
 
 
 @_command
@@ -323,8 +277,8 @@ def receipt(settings: Settings, domain: str, name: str, key: str) -> None:
     """Print the value that the change made under KEY left."""
     counter = Counter(domain, name, store=settings.connect(), create=False)
     found = counter.receipt(key)
-    click.echo(f"{found.before} became {found.after} at {found.timestamp}", err=True)
-    settings.answer(str(found.after), **_address(counter), **_facts(found))
+    say(f"{found.before} became {found.after} at {found.timestamp}")
+    settings.answer(str(found.after), domain=domain, name=name, **_facts(found))
 
 
 @_command
@@ -335,10 +289,11 @@ def list_(settings: Settings, domain: str) -> None:
     if settings.json:
         settings.answer("", domain=domain, counters=values)
     elif sys.stdout.isatty():
-        table = Table("name", box=None, header_style="bold")
-        table.add_column("value", justify="right")
+        table = Table(box=None, header_style="bold")
+        table.add_column("name", overflow="fold")
+        table.add_column("value", overflow="fold", justify="right")
         for name, value in values.items():
-            table.add_row(name, str(value))
+            table.add_row(Text(name), str(value))  # a name in brackets is no markup
         Console().print(table)
     else:
         for name, value in values.items():
@@ -359,17 +314,17 @@ def domains(settings: Settings) -> None:
 @_command
 @click.option(
     "--older-than",
-    type=click.IntRange(min=7),
+    type=Days(),
     default=30,
     show_default=True,
     metavar="DAYS",
     help="Only what was deleted before that many days, 7 at least.",
 )
 def purge(settings: Settings, older_than: int) -> None:
-    """Remove what deleted counters left behind, and print how many there were.
+    """Remove what deleted counters left; print how many.
 
     A deleted counter leaves a small record, so that no request that was under
-    way can bring it back. After days none is.
+    way can bring it back. After some days there is none.
     """
     before = moment.now() - older_than * 24 * 3600 * 1_000_000
     gone = settings.connect().purge(before)
@@ -378,7 +333,7 @@ def purge(settings: Settings, older_than: int) -> None:
 
 @_command
 def where(settings: Settings) -> None:
-    """Print the URL of the store that is used, and say what chose it."""
+    """Print the store that is used, and say what chose it."""
     if settings.store is not None:
         reason = "named by --store"
     elif os.environ.get(VARIABLE):
@@ -386,27 +341,34 @@ def where(settings: Settings) -> None:
     else:
         reason = f"the default; set ${VARIABLE} or give --store for another"
     store = settings.connect()
-    click.echo(reason, err=True)
+    say(reason)
     settings.answer(store.shown, url=store.shown, reason=reason)
 
 
-@_command
+@cli.command()
 @click.option("--fast", is_flag=True, help="Do not pause for the reader.")
-def demo(settings: Settings, fast: bool) -> None:
-    """Show what a counter does, on a store that is thrown away afterwards."""
+def demo(fast: bool) -> None:
+    """Show what a counter does, on a store of its own.
+
+    The store is thrown away afterwards.
+    """
     from truecount.cli.demo import Deviation, play
 
-    del settings  # the demo brings its own store
     try:
         play(fast=fast)
-    except Deviation as deviation:
-        raise CounterError(f"the demo went wrong: {deviation}") from deviation
+    except (Deviation, AnswerLostError) as error:
+        raise CounterError(f"the demo went wrong: {error}") from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(_complain("the demo was interrupted", INTERRUPTED)) from None
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments``; the exit status."""
+    sys.stdout = stdout()
+    if sys.stderr is None:  # closed
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
     try:
-        cli.main(arguments, prog_name="truecount", standalone_mode=False)
+        status: int | None = cli.main(arguments, prog_name="truecount", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Abort as abort:
         if SENT in getattr(abort.__cause__, "__notes__", ()):
@@ -423,15 +385,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), UNAVAILABLE)
     except CounterError as error:
         return _complain(str(error), REFUSED)
-    except (NobodyReadsError, BrokenPipeError):
-        # What was to be done is done. Python would complain at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except NobodyReadsError:  # what was to be done is done
+        forget(sys.stdout)
+    except AnswerLostError as error:
+        forget(sys.stdout)
+        what = "the command was carried out, but its answer could not be written"
+        return _complain(f"{what}: {error}", UNKNOWN)
     except Exception:
         traceback.print_exc()
         return _complain("crashed; please report the lines above", CRASHED)
+    else:
+        return status or DONE
     return DONE
 
 
 def _complain(text: str, status: int) -> int:
-    click.echo(f"truecount: {text}", err=True)
+    say(f"truecount: {text}")
     return status

@@ -16,16 +16,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, Final
+from queue import Empty
+from typing import Any, Final, Never
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from truecount import Counter
+from truecount import Counter, connect
+from truecount.change import Answer, Batch
 from truecount.connect import VARIABLE
+from truecount.record import Address
+from truecount.testing.lossy import LossyStore
 
 __all__ = ["play"]
 
@@ -63,14 +69,14 @@ def play(*, fast: bool = False) -> None:
     """Play the demonstration; raise `Deviation` when it does not go as it says."""
     console = Console(highlight=False)
     began = time.monotonic()
-    with _store_for_now() as url:
+    with _terminable(), _store_for_now() as url:
         console.print(f"[bold]A counter, on the store[/] {escape(url)}\n")
         interpreter = _Interpreter(console, fast=fast)
         for line, answer in TRANSCRIPT:
             interpreter.type(line, answer)
         console.print("\n[bold]Another process moves it, and this one notices[/]\n")
         console.print(f'[dim]$[/] python -c "{ELSEWHERE}"')
-        subprocess.run([sys.executable, "-c", ELSEWHERE], check=True)  # noqa: S603
+        _run_elsewhere()
         for line, answer in AFTERWARDS:
             interpreter.type(line, answer)
         console.print(f"\n[bold]{PROCESSES} processes add {ADDS} times each, all at once[/]\n")
@@ -78,6 +84,46 @@ def play(*, fast: bool = False) -> None:
         console.print("\n[bold]A process is killed, and its change is made again[/]\n")
         _kill(console, url)
     console.print(f"\nAll as promised, in {time.monotonic() - began:.1f} s.")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, with all that is to be cleaned up."""
+
+    def end(*_: object) -> Never:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Start processes that no Ctrl-C reaches: it is for this one, which ends them."""
+    # They inherit this. Here it comes later, and not into the middle of a start.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _running(*processes: BaseProcess) -> Iterator[None]:
+    """Processes that run until the block ends at most."""
+    try:
+        with _deaf():
+            for process in processes:
+                process.start()
+        yield
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
 @contextlib.contextmanager
@@ -127,23 +173,36 @@ class _Interpreter:
         return output.getvalue().rstrip("\n")
 
 
+def _run_elsewhere() -> None:
+    with _deaf():
+        process = subprocess.Popen([sys.executable, "-c", ELSEWHERE])  # noqa: S603  # our own line
+    with process:
+        try:
+            if process.wait():
+                raise Deviation(f"the other process ended with status {process.returncode}")
+        except BaseException:
+            process.kill()
+            raise
+
+
 def _race(console: Console, url: str) -> None:
     """Several processes add to one counter: nothing is lost, nothing handed out twice."""
     context = multiprocessing.get_context("spawn")
     queue: Queue[list[int]] = context.Queue()
     racers = [context.Process(target=_add_often, args=(url, queue)) for _ in range(PROCESSES)]
-    for racer in racers:
-        racer.start()
     numbers: list[int] = []
     columns = TextColumn("adds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
+    with _running(*racers), Progress(*columns, console=console) as progress:
         task = progress.add_task("adds", total=PROCESSES * ADDS)
         while len(numbers) < PROCESSES * ADDS:
-            got = queue.get(timeout=60)
+            try:
+                got = queue.get(timeout=60)
+            except Empty:
+                raise Deviation("no process has added for a minute") from None
             numbers += got
             progress.advance(task, len(got))
-    for racer in racers:
-        racer.join()
+        for racer in racers:
+            racer.join()
     total = Counter("demo", "race", store=url).value
     console.print(f"The counter is [bold]{total:,}[/].")
     console.print(f"[bold]{len(set(numbers)):,}[/] different numbers were handed out.")
@@ -158,20 +217,22 @@ def _add_often(url: str, queue: Queue[list[int]]) -> None:
 
 
 def _kill(console: Console, url: str) -> None:
-    """A process is killed after it added, before it could tell: its key tells."""
+    """A process is killed after its change was stored, before it heard: its key tells."""
     add = 'c.add(100, key="order-17")'
     counter = Counter("demo", "killed", store=url)
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_add_and_hang, args=(url,))
-    process.start()
-    deadline = time.monotonic() + 60
-    while counter.refresh() == 0:
-        if time.monotonic() > deadline:
-            raise Deviation("the other process never added")
-        time.sleep(0.01)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    heard = context.Event()
+    process = context.Process(target=_add_unheard, args=(url, heard))
+    with _running(process):
+        deadline = time.monotonic() + 60
+        while counter.refresh() == 0:
+            if time.monotonic() > deadline:
+                raise Deviation("the other process never added")
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+    if heard.is_set():
+        raise Deviation("the other process heard before it was killed")
     console.print(f"process {process.pid}: {escape(add)} ... [red]killed[/] before it heard")
     receipt = counter.add(100, key="order-17")
     console.print(f"this process: {escape(add)}")
@@ -181,6 +242,18 @@ def _kill(console: Console, url: str) -> None:
         raise Deviation(f"100 added once made {counter}: {receipt!r}")
 
 
-def _add_and_hang(url: str) -> None:
-    Counter("demo", "killed", store=url).add(100, key="order-17")
-    time.sleep(3600)
+class _SilentStore(LossyStore):
+    """A store that does what it is asked to, and never answers."""
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        super().settle(address, batch, timeout=timeout)
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()  # without it, there is nobody to kill this process
+        sys.exit()
+
+
+def _add_unheard(url: str, heard: Event) -> None:
+    counter = Counter("demo", "killed", store=_SilentStore(connect(url)), create=False)
+    counter.add(100, key="order-17")
+    heard.set()

@@ -1,0 +1,59 @@
+"""What is written: answers to stdout, words to stderr, and what becomes of neither.
+
+A command that changed something must not look like a crash because its answer
+could not be written: a script would run it again, and count twice.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+import click
+
+__all__ = ["AnswerLostError", "NobodyReadsError", "forget", "say", "stdout"]
+
+
+class NobodyReadsError(Exception):
+    """Whoever read the output has had enough."""
+
+
+class AnswerLostError(Exception):
+    """The answer could not be written."""
+
+
+class _Descriptor(io.FileIO):
+    """A file whose errors can be told from those of every other file."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError as error:
+            raise NobodyReadsError from error
+        except OSError as error:
+            raise AnswerLostError(error.strerror) from error
+
+
+def stdout() -> TextIO:
+    """Python's stdout, with errors of our own, and an escape for every character it lacks."""
+    if sys.stdout is None:  # closed: what cannot be written to fails at the first answer
+        descriptor, encoding = os.open(os.devnull, os.O_RDONLY), "utf-8"
+    else:
+        descriptor, encoding = sys.stdout.fileno(), sys.stdout.encoding
+    file = io.BufferedWriter(_Descriptor(descriptor, "wb", closefd=False))
+    return io.TextIOWrapper(file, encoding=encoding, errors="backslashreplace")
+
+
+def say(words: str) -> None:
+    """Write to stderr; where that fails, what was done is no less done."""
+    try:
+        click.echo(words, err=True)
+    except OSError:
+        forget(sys.stderr)
+
+
+def forget(file: TextIO) -> None:
+    """Drop what could not be written to ``file``; Python would try again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
