@@ -28,7 +28,7 @@ from truecount.combine import SENT
 from truecount.record import Address
 from truecount.stores.base import Ambiguous
 from truecount.testing.conformance import in_threads
-from truecount.testing.lossy import LossyStore
+from truecount.testing.lossy import ComparingStore, LossyStore
 
 
 class SlowStore(LossyStore):
@@ -413,3 +413,15 @@ def test_the_short_way_is_as_exact_as_the_plan(seed: int) -> None:
 def test_ambiguous_is_internal() -> None:
     """Callers never see `Ambiguous`: it is no error of the tree."""
     assert not issubclass(Ambiguous, CounterError)
+
+
+def test_a_process_keeps_its_name_where_it_compares_and_sets() -> None:
+    """Changes that were answered leave one receipt of this process in the record, not many."""
+    store = ComparingStore(connect("memory://comparing"))
+    c = Counter("mydomain", "counter1", store=store)
+    for _ in range(5):
+        c.add(1)
+        c += 1
+    kept = store.read(Address("mydomain", "counter1"), timeout=1)
+    assert kept is not None
+    assert len(kept.ledger) == 1

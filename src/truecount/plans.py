@@ -216,10 +216,9 @@ def _by_condition(
     except CounterError:
         sealed.tried = doubt  # refused before acting: as doubtful as before
         raise
-    if done:
-        return answer, new
-    sealed.tried = doubt
-    return None
+    # What may still land is conditional on a stamp that has moved now.
+    sealed.tried = None if done else doubt
+    return (answer, new) if done else None
 
 
 def _looked(batch: Batch, record: Record | None) -> Batch:
