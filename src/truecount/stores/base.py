@@ -92,7 +92,11 @@ class Store(ABC):
         """
 
     def settles(self, change: Change) -> bool:
-        """Whether `settle` can be asked to decide on ``change``."""
+        """Whether `settle` can be asked to decide on ``change``.
+
+        Over a network never on a `Create`: a refused one is not written down,
+        so that a late copy of it could bring a deleted counter back.
+        """
         return False
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:

@@ -191,7 +191,7 @@ class World:
         self.tally["requests"] += 1
         if chance >= self.odds_misdirected:
             result = self.deliver(message)
-            if self.echoes and self.random() < 0.2:
+            if self.echoes and self.store.engine != EMBEDDED and self.random() < 0.2:
                 self.pool.append(Message(None, step, message.batch, message.sent))
             self.advance(task, result)
         elif chance < self.odds_refused:
