@@ -188,7 +188,7 @@ def _by_condition(
     address: Address, sealed: Sealed, ground: Ground, known: Record | None
 ) -> Plan[tuple[Answer, Record | None] | None]:
     """One attempt at compare-and-set; None when it is to be made again."""
-    record = None if sealed.batch.keys else known
+    record = known if may_save_reading(sealed) else None
     fresh = record is None
     while True:
         if fresh:
@@ -243,6 +243,16 @@ def answers(answer: Answer, batch: Batch) -> bool:
 def may_look_again(sealed: Sealed) -> bool:
     """Whether the batch's ``since`` may move on: not past an attempt that may have been applied."""
     return not sealed.in_doubt
+
+
+def may_save_reading(sealed: Sealed) -> bool:
+    """Whether what is known of the record will do for the first attempt.
+
+    Not after another leader's attempt that may still land, conditional on
+    another stamp: only one stamp can be kept in mind. Nor with keys, which
+    are not known.
+    """
+    return not sealed.in_doubt and not sealed.batch.keys
 
 
 def must_fence(sealed: Sealed, ground: Ground) -> bool:

@@ -20,7 +20,7 @@ from truecount.plans import Sealed, Unknown, commit, look
 from truecount.process import Writer
 from truecount.record import EMPTY, Ledger, Record, Stamp
 from truecount.steps import Plan
-from truecount.testing.simulation.store import ADDRESS, EMBEDDED, SUMS, SimulatedStore
+from truecount.testing.simulation.store import ADDRESS, EMBEDDED, NOTHING, SUMS, SimulatedStore
 from truecount.testing.simulation.world import Client, Somebody, World
 
 __all__ = ["REMEDIES", "Echoing", "Remedy", "Restoring"]
@@ -245,6 +245,24 @@ class _ToldEarly(_Patched):
 class _HastyRefusals(_Patched):
     def replacements(self) -> list[tuple[Any, str, Any]]:
         return [(plans, "is_definite", lambda sealed: True)]
+
+
+@_without("fresh look", "a new leader's attempt hides that another one's may still land")
+class _StaleLook(_Patched):
+    engines = (NOTHING, NOTHING, NOTHING)
+    storms = (1.5,)
+    odds_of_trouble = 0.03
+    odds_of_keys = 0
+
+    def make_trouble(self) -> None:
+        for client in self.clients:
+            flight = client.line.flight
+            leader = next((task for task in client.tasks if task.message is not None), None)
+            if flight and leader and flight.sealed.tried and len(client.tasks) > 1:
+                self.interrupt(leader)
+
+    def replacements(self) -> list[tuple[Any, str, Any]]:
+        return [(plans, "may_save_reading", lambda sealed: not sealed.batch.keys)]
 
 
 @_without("horizon", "silence of a record that has forgotten is taken for proof")

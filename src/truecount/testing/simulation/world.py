@@ -98,21 +98,24 @@ class World:
     # What a world may have or lack; remedies.py makes others.
     store_class: type[SimulatedStore] = SimulatedStore
     line_class: type[Line] = Line
+    engines = (EMBEDDED, SUMS, NOTHING)
     restores = False  # backups are played back: only stamps are promised to help
     echoes = False  # requests that were answered may be delivered again
     always_fence = False
     odds_of_keys = 0.25
     odds_of_leaving = 0.02  # the line, in every tick
     odds_of_settling = 0.12  # what is unknown, instead of asking for more
+    odds_of_trouble = 0.02  # in every tick, times the storm
+    storms: tuple[float, ...] = (0.2, 0.6, 1.0)  # how bad the network may be
 
     def __init__(self, seed: int, calls: int = 40) -> None:
         dice = random.Random(seed)
         self.random = dice.random
         self.calls_left = calls
         self.truth = Truth()
-        self.store = self.store_class((EMBEDDED, SUMS, NOTHING)[seed % 3], self.truth, dice)
+        self.store = self.store_class(self.engines[seed % 3], self.truth, dice)
         self.store.backups = [] if self.restores else None
-        storm = (0.2, 0.6, 1.0)[int(dice.random() * 3)]
+        storm = self.storms[int(dice.random() * len(self.storms))]
         network = 0.0 if self.store.engine == EMBEDDED else storm
         # Cumulative odds of what becomes of a request.
         self.odds_refused = 0.06 * storm
@@ -121,7 +124,7 @@ class World:
         self.odds_reply_lost = self.odds_lost + 0.12 * storm
         self.odds_late = self.odds_reply_lost + 0.12 * network
         self.odds_misdirected = self.odds_late + 0.02 * network
-        self.odds_of_trouble = 0.02 * storm
+        self.odds_of_trouble *= storm
         self.names = 0
         self.unsettled: list[tuple[Call, Sealed, int]] = []
         self.pool: list[Message] = []  # on their way
