@@ -96,10 +96,7 @@ def test_a_batch_is_applied_change_by_change() -> None:
     assert answer.view == record.view
     again, replay = settle(record, Batch("w", 1, 2**60, changes), NOW + 9)
     assert again is None
-    assert [
-        (o.before, o.after) if isinstance(o, Receipt) else o.code for o in replay.outcomes
-    ] == told
-    assert all(o.replayed for o in replay.outcomes if isinstance(o, Receipt))
+    assert repr(replay.outcomes) == repr(answer.outcomes)
 
 
 def test_a_replay_is_told_under_the_bounds_that_decided() -> None:

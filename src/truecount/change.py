@@ -175,8 +175,8 @@ class Receipt(int):
 
     ``before`` and ``after`` are the values around the change, ``timestamp``
     is when it took effect, ``revision`` which write of the counter it was.
-    ``key`` is its idempotency key, and ``replayed`` tells that it had been
-    applied earlier.
+    ``key`` is its idempotency key, and ``replayed`` tells that an earlier call
+    had made it under that key: this one changed nothing.
     """
 
     _facts: tuple[int, int, int, str | None, bool]
@@ -226,7 +226,7 @@ class Receipt(int):
 
     @property
     def replayed(self) -> bool:
-        """Whether it had been applied earlier, and this is the memory of it."""
+        """Whether an earlier call had made it, and this is the memory of it."""
         return self._facts[4]
 
     def __str__(self) -> str:

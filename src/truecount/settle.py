@@ -144,7 +144,7 @@ def repeat(record: Record, batch: Batch) -> Answer:
     for code, change in zip(codes, batch.changes, strict=True):
         if code == APPLIED:
             after = change.result(value)
-            outcomes.append(Receipt(after, value, entry.revision, entry.time, change.key, True))
+            outcomes.append(Receipt(after, value, entry.revision, entry.time, change.key))
             value = after
         elif code == REPEATED:
             known = _find(change.key, record.keys)

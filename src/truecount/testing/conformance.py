@@ -563,7 +563,8 @@ class StoreConformance:
         lose(lost)
         c += 3
         lose(lost)
-        assert c.add(4, key="once") == 14
+        receipt = c.add(4, key="once")
+        assert (receipt, receipt.replayed) == (14, False)  # no other call had made it
         lose(lost)
         assert c.set(20) == 20
         lose(lost)
