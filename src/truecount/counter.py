@@ -425,7 +425,7 @@ class Counter(Integer):
         Raises `CounterNotFoundError` after a deletion.
         """
         began = self._view
-        self._see(began, self._look((), timeout).view)
+        self._see(began, self._look((), timeout).view, self._line_here())
         return self._view.value
 
     def receipt(self, key: str, *, timeout: float | Configured | None = CONFIGURED) -> Receipt:
@@ -533,7 +533,7 @@ class Counter(Integer):
             outcome, view = ask(line, change, store, limit)
         except Pending as pending:
             raise outcome_unknown(store, self._address, pending) from pending.cause
-        self._see(began, view)
+        self._see(began, view, line)
         return outcome
 
     def _line_here(self) -> Line:
@@ -549,7 +549,7 @@ class Counter(Integer):
             return outcome
         return conclude(self._address, change, outcome)
 
-    def _see(self, began: View, seen: View | None) -> None:
+    def _see(self, began: View, seen: View | None, line: Line) -> None:
         """Show ``seen``, which was looked up after ``began`` was shown.
 
         Only forward: what another thread has shown meanwhile may be newer.
@@ -558,7 +558,7 @@ class Counter(Integer):
         """
         if seen is None:
             return
-        with self._line_here().lock:
+        with line.lock:
             if self._view is began or seen.stamp.revision > self._view.stamp.revision:
                 self._view = seen
 

@@ -60,57 +60,50 @@ def settle(
     remembers. Changes are applied one after the other; one that is refused
     leaves the others alone.
     """
-    first = batch.changes[0]
+    writer, number, since, changes, fence, cancel = batch
+    first = changes[0]
     if record is None:
         if is_unknowable(batch):
-            return None, Answer(*batch[:3], FORGOTTEN, (), None, False)
+            return None, Answer(writer, number, since, FORGOTTEN, (), None, False)
         if type(first) is not Create:
-            refused = (Refusal(ABSENT),) * len(batch.changes)
-            return None, Answer(*batch[:3], DECIDED, refused, None, False)
+            refused = (Refusal(ABSENT),) * len(changes)
+            return None, Answer(writer, number, since, DECIDED, refused, None, False)
         record = before_the_first(now)
     else:
-        number = record.ledger.number(batch.writer)
-        if batch.number <= number:
+        latest_number = record.ledger.number(writer)
+        if number <= latest_number:
             return None, repeat(record, batch)
-        if number < 0 and is_forgotten(record, batch) and not is_vain(record, batch):
-            return None, Answer(*batch[:3], FORGOTTEN, (), record.view, False)
+        if latest_number < 0 and is_forgotten(record, batch) and not is_vain(record, batch):
+            return None, Answer(writer, number, since, FORGOTTEN, (), record.view, False)
 
-    revision = record.stamp.revision + 1
-    time = latest(now, record.time)
-    draft = record
-    value = record.value
+    before, (revision, _, _), time, minimum, maximum, horizon, deleted, ledger, _ = record
+    revision += 1
+    time = latest(now, time)
+    value = before
     keys: tuple[KeyReceipt, ...] = ()
-    if batch.cancel:
+    if cancel:
         codes = CANCELLED
-        refusal = Refusal(CANCELLED, value, record.minimum, record.maximum)
-        outcomes: tuple[Outcome, ...] = (refusal,) * len(batch.changes)
+        refusal = Refusal(CANCELLED, value, minimum, maximum)
+        outcomes: tuple[Outcome, ...] = (refusal,) * len(changes)
     elif type(first) in ALONE:
         codes, outcomes, draft = _decide(record, first, revision, time)
-        value = draft.value
+        value, _, _, minimum, maximum, horizon, deleted, ledger, _ = draft
     else:
         codes, outcomes, value, keys = _apply(record, batch, revision, time)
-    if APPLIED not in codes and not (batch.fence or batch.cancel):
-        return None, Answer(*batch[:3], DECIDED, outcomes, record.view, False)
+    if APPLIED not in codes and not (fence or cancel):
+        return None, Answer(writer, number, since, DECIDED, outcomes, record.view, False)
 
-    ledger, forgotten = draft.ledger.enter(
-        batch.writer,
-        batch.number,
-        revision,
-        time,
-        record.value,
-        value,
-        codes if len(codes) == 1 or codes.strip(codes[0]) else codes[0],
-        draft.minimum,
-        draft.maximum,
-        keep,
+    if len(codes) > 1 and not codes.strip(codes[0]):
+        codes = codes[0]
+    ledger, forgotten = ledger.enter(
+        writer, number, revision, time, before, value, codes, minimum, maximum, keep
     )
-    stamp = make(Stamp, (revision, batch.writer, batch.number))
-    _, _, _, minimum, maximum, horizon, deleted, _, _ = draft
     if forgotten > horizon:
         horizon = forgotten
+    stamp = make(Stamp, (revision, writer, number))
     new = make(Record, (value, stamp, time, minimum, maximum, horizon, deleted, ledger, keys))
     view = None if deleted else make(View, (value, stamp, time, minimum, maximum))
-    return new, make(Answer, (*batch[:3], DECIDED, outcomes, view, True))
+    return new, make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
 
 
 def is_unknowable(batch: Batch) -> bool:

@@ -34,7 +34,7 @@ from truecount.errors import (
 )
 from truecount.moment import END
 from truecount.process import Process, here
-from truecount.record import Address, KeyReceipt, Ledger, Record, Stamp
+from truecount.record import Address, KeyReceipt, Ledger, Record, Stamp, make
 from truecount.settle import settle
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
@@ -335,12 +335,13 @@ class SQLiteStore(Store):
         write, which takes a fresh look.
         """
         latest = self._latest.get(address)
-        first, *others = batch.changes
+        first = batch.changes[0]
         if latest is None or type(first) in ALONE or first.key is not None:
             return None
-        if others and batch.keys:
+        if len(batch.changes) > 1 and batch.keys:
             return None
-        new, answer = settle(latest.record, batch, moment.now(), self.writers)
+        there, record = latest
+        new, answer = settle(record, batch, moment.now(), self.writers)
         if new is None:
             return None
         value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
@@ -348,7 +349,7 @@ class SQLiteStore(Store):
             with connection.lock:
                 try:
                     forks.enter(connection.thread)
-                    cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *latest.there))
+                    cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *there))
                 finally:
                     forks.leave(connection.thread)
         except sqlite3.Error as error:
@@ -357,7 +358,7 @@ class SQLiteStore(Store):
             raise self._failure_of_commit(connection, error) from error
         if not cursor.rowcount:
             return None
-        self._latest[address] = _Latest((latest.there[0], value, ledger), new)
+        self._latest[address] = make(_Latest, ((there[0], value, ledger), new))
         return answer
 
     def _write(

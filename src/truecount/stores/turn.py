@@ -38,11 +38,8 @@ ALONE: Final = 32
 class Place:
     """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told."""
 
-    __slots__ = ("gate", "next")
-
-    def __init__(self) -> None:
-        self.gate: Gate | None = None  # where its thread waits
-        self.next: Place | None = None
+    gate: Gate | None = None  # where its thread waits
+    next: Place | None = None
 
 
 class Turn:
