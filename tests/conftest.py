@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from truecount import Store, connect  # noqa: E402
 
 settings.register_profile("truecount", deadline=None, print_blob=True)
 settings.load_profile("truecount")
+
+# Where it runs in the background, a shell has it ignore Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
