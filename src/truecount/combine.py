@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from truecount import moment
 from truecount.change import (
     ALONE,
     DECIDED,
@@ -34,11 +33,11 @@ from truecount.change import (
 )
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
 from truecount.errors import CounterError, StoreTimeoutError
-from truecount.plans import PASSING, Ground, Sealed, Unknown, answers, commit, look
+from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
 from truecount.process import Writer, here
 from truecount.record import Address, Record, View, make
 from truecount.steps import Expired, Plan, Wait
-from truecount.stores.base import Ambiguous, Store
+from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = ["SENT", "Decided", "Line", "Pending", "ask", "attach", "line_at", "submit"]
 
@@ -99,12 +98,13 @@ class Line:
 
     ``name`` is the name of the writer under which this line goes on.
     ``settles`` tells which changes the store settles by itself, ``limit`` how
-    many changes a batch holds at most. ``revision`` is the latest one known.
+    many changes a batch holds at most, ``key_limit`` how many of them have a
+    key. ``revision`` is the latest one known.
     """
 
     __slots__ = (
-        *("__weakref__", "address", "flight", "ground", "known", "leader", "limit", "lock"),
-        *("name", "revision", "settles", "waiting", "writer"),
+        *("__weakref__", "address", "flight", "ground", "key_limit", "known", "leader", "limit"),
+        *("lock", "name", "revision", "settles", "waiting", "writer"),
     )
 
     def __init__(
@@ -114,12 +114,14 @@ class Line:
         ground: Ground,
         settles: Callable[[Change], bool],
         limit: int,
+        key_limit: int,
     ) -> None:
         self.address = address
         self.writer = writer
         self.ground = ground
         self.settles = settles
         self.limit = limit
+        self.key_limit = key_limit
         self.name = writer.name
         self.revision = 0
         self.known: Record | None = None
@@ -240,9 +242,13 @@ class Line:
                 tickets: list[Ticket | None] = [first]
                 changes = [first.change]
                 engine = self.settles(first.change)
+                keys = int(first.change.key is not None)
                 while waiting and len(changes) < self.limit and type(first.change) not in ALONE:
                     change = waiting[0].change
                     if type(change) in ALONE or self.settles(change) is not engine:
+                        break
+                    keys += change.key is not None
+                    if keys > self.key_limit:
                         break
                     tickets.append(waiting.popleft())
                     changes.append(change)
@@ -512,8 +518,8 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
             lines = _lines[store] = _Lines(Writer(here()), WeakValueDictionary())
         line = lines.at.get(address)
         if line is None:
-            ground = Ground(moment.now, store.writers, store.always_fence)
-            line = Line(address, lines.writer, ground, store.settles, store.batch_limit)
+            limits = store.batch_limit, store.key_limit
+            line = Line(address, lines.writer, Ground.of(store), store.settles, *limits)
             line.revision = revision
             lines.at[address] = line
         return line

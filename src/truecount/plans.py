@@ -10,8 +10,9 @@ that the simulation can show what happens without it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple, Self
 
+from truecount import moment
 from truecount.change import (
     BEYOND,
     DECIDED,
@@ -28,12 +29,9 @@ from truecount.errors import (
 from truecount.record import NOWHERE, WRITERS, Address, Record, Stamp
 from truecount.settle import settle
 from truecount.steps import Expired, Pause, Plan, Read, Replace, Settle
-from truecount.stores.base import Ambiguous
+from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = ["Ground", "Sealed", "Unknown", "commit", "look"]
-
-PASSING: Final = (StoreUnavailableError, StoreTimeoutError)
-"""Refusals that may be over at the next attempt."""
 
 
 class Ground(NamedTuple):
@@ -42,6 +40,12 @@ class Ground(NamedTuple):
     clock: Callable[[], int]
     keep: int = WRITERS
     always_fence: bool = False
+    moving_proves: bool = True
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        """The ground on which this process stands at ``store``."""
+        return cls(moment.now, store.writers, store.always_fence, store.moving_proves)
 
 
 class Sealed:
@@ -193,10 +197,12 @@ def _by_condition(
     while True:
         if fresh:
             record = yield Read(address, sealed.batch.keys)
-            if proves_undone(record, sealed):
+            if ground.moving_proves and proves_undone(record, sealed):
                 sealed.tried = None
             if record is None and sealed.tried not in (None, NOWHERE):
                 raise Unknown(sealed, None)  # removed altogether: nothing remembers
+            if sealed.in_doubt and not (ground.moving_proves or has_receipt(record, sealed)):
+                raise Unknown(sealed, None)  # it may land whenever the value comes back
         if may_look_again(sealed):
             sealed.batch = _looked(sealed.batch, record)
         batch = sealed.batch._replace(fence=must_fence(sealed, ground))
@@ -271,6 +277,13 @@ def proves_undone(record: Record | None, sealed: Sealed) -> bool:
     """
     if record is None or sealed.tried is None or record.stamp == sealed.tried:
         return False
-    if record.ledger.number(sealed.batch.writer) >= sealed.batch.number:
+    if has_receipt(record, sealed):
         return False
     return record.horizon <= sealed.tried.revision
+
+
+def has_receipt(record: Record | None, sealed: Sealed) -> bool:
+    """Whether ``record`` remembers the batch, or one that came after it."""
+    if record is None:
+        return False
+    return record.ledger.number(sealed.batch.writer) >= sealed.batch.number

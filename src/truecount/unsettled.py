@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from truecount import moment
 from truecount.arguments import check_timeout
 from truecount.change import Outcome, Receipt
 from truecount.combine import Pending
@@ -38,7 +37,7 @@ class Unsettled(NamedTuple):
 
     def _commit(self, sealed: Sealed, timeout: float | None) -> Outcome:
         store = self.store
-        ground = Ground(moment.now, store.writers, store.always_fence)
+        ground = Ground.of(store)
         engine = all(store.settles(change) for change in sealed.batch.changes)
         plan = commit(self.address, sealed, ground, engine=engine)
         try:

@@ -41,7 +41,8 @@ class StoreURL:
         if not colon or not _SCHEME.match(self.scheme):
             raise StoreURLError(
                 f"{_hide(text)!r} is not a store URL; one looks like sqlite:///counters.db "
-                "(relative), sqlite:////var/lib/counters.db (absolute) or memory://"
+                "(relative), sqlite:////var/lib/counters.db (absolute), simpledb://us-east-1 or "
+                "memory://"
             )
         if not text.isprintable():
             raise StoreURLError(f"{self.shown!r} holds characters that no URL can")

@@ -7,22 +7,30 @@ Two methods make a store, `Store.read` and `Store.replace`; a third,
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from typing import Final, Self, TypeVar
 
+from truecount import backoff
 from truecount.change import Answer, Batch, Change
-from truecount.errors import StoreError
+from truecount.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from truecount.record import WRITERS, Address, Record
 from truecount.url import StoreURL
 
-__all__ = ["KEY_TTL", "TIMEOUT", "Ambiguous", "Store"]
+__all__ = ["KEY_TTL", "PASSING", "TIMEOUT", "Ambiguous", "Store", "patiently"]
+
+T = TypeVar("T")
 
 TIMEOUT: Final = 10.0
 """Seconds that a call may take unless told otherwise."""
 
 KEY_TTL: Final = 7 * 24 * 3600.0
 """Seconds that an idempotency key is remembered unless told otherwise."""
+
+
+PASSING: Final = (StoreUnavailableError, StoreTimeoutError)
+"""Refusals that may be over at the next attempt."""
 
 
 class Ambiguous(Exception):
@@ -57,8 +65,16 @@ class Store(ABC):
     """How many writers' receipts a record keeps."""
     batch_limit: int = 256
     """How many changes travel in one batch at most."""
+    key_limit: int = 256
+    """How many changes with an idempotency key travel in one batch at most."""
     always_fence: bool = False
     """Write every refusal down, for networks that deliver answered requests again."""
+
+    moving_proves: bool = True
+    """Whether a `replace` cannot land any more once the record has moved on.
+
+    Not where its condition is less than the stamp: then only a receipt proves anything.
+    """
 
     def __init__(self, url: StoreURL) -> None:
         """Take the options that every store has out of ``url``.
@@ -149,3 +165,26 @@ class Store(ABC):
     def shown(self) -> str:
         """The URL without its passwords, for people to read."""
         return StoreURL(self.url).shown
+
+
+def patiently(question: Callable[[], T], timeout: float | None) -> T:
+    """What ``question`` answers, asked again while that may help, for ``timeout`` seconds.
+
+    For listings and the like, which no plan is behind, and which change
+    nothing that could count double.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    attempt = 0
+    while True:
+        try:
+            return question()
+        except Ambiguous as error:
+            trouble: StoreError = error.cause
+        except PASSING as error:
+            trouble = error
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise trouble
+        rest = backoff.seconds(attempt)
+        time.sleep(rest if left is None else min(rest, left))
+        attempt += 1

@@ -29,7 +29,9 @@ class LossyStore(Store):
         self.home = store.home
         self.writers = store.writers
         self.batch_limit = store.batch_limit
+        self.key_limit = store.key_limit
         self.always_fence = store.always_fence
+        self.moving_proves = store.moving_proves
         self.writes = 0  # requests to write that came so far
         self.down = False  # refuse everything
         self._fates: deque[str | CounterError | None] = deque()

@@ -173,7 +173,7 @@ class World:
         # Where the engine settles, some processes still only compare and set.
         settles = store.settles if self.random() < 0.8 else _never
         writer = writer or Somebody(self)
-        return Client(self.line_class(ADDRESS, writer, ground, settles, BATCH))
+        return Client(self.line_class(ADDRESS, writer, ground, settles, BATCH, BATCH))
 
     # The network
 
