@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from truecount import Counter
+
+SPAWN = multiprocessing.get_context("spawn")
 
 _names = itertools.count(1)
 
@@ -24,3 +28,10 @@ def missing(what: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"CI has no {what}")
     pytest.skip(f"NOT TESTED: this machine has no {what}")
+
+
+def in_processes(work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    """Do all of this at the same time, each in a process of its own."""
+    with SPAWN.Pool(len(work)) as pool:
+        results = [pool.apply_async(function, arguments) for function, arguments in work]
+        return [result.get(timeout=240) for result in results]

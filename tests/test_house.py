@@ -13,6 +13,7 @@ import pytest
 import truecount
 
 SOURCE = Path(truecount.__file__).parent
+PACKAGES = (SOURCE, SOURCE.parent / "simpledb_local")
 
 FLOORS = [
     # Each module may import those on lower floors, and its own package; never up.
@@ -32,6 +33,19 @@ FLOORS = [
     {"truecount.testing"},
     {"truecount.cli"},
     {"truecount.__main__"},
+    # SimpleDB Local, which meets truecount over HTTP only.
+    {"simpledb_local.errors"},
+    {"simpledb_local.parameters", "simpledb_local.select", "simpledb_local.tokens"},
+    {"simpledb_local.signature", "simpledb_local.xml"},
+    {"simpledb_local.history", "simpledb_local.commits", "simpledb_local.items"},
+    {"simpledb_local.domains"},
+    {"simpledb_local.pages"},
+    {"simpledb_local.operations"},
+    {"simpledb_local.app"},
+    {"simpledb_local.serve"},
+    {"simpledb_local.cli"},
+    {"simpledb_local.__main__"},
+    {"simpledb_local"},
 ]
 
 STORES_MAY_IMPORT = {
@@ -48,11 +62,12 @@ STORES_MAY_IMPORT = {
 
 
 def modules() -> dict[str, Path]:
-    """Every module of truecount, by name."""
+    """Every module of ours, by name."""
     found = {}
-    for path in SOURCE.rglob("*.py"):
-        parts = ("truecount", *path.relative_to(SOURCE).with_suffix("").parts)
-        found[".".join(part for part in parts if part != "__init__")] = path
+    for package in PACKAGES:
+        for path in package.rglob("*.py"):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            found[".".join(part for part in parts if part != "__init__")] = path
     return found
 
 
@@ -89,8 +104,10 @@ def floor(module: str) -> int:
 def test_arrows_point_down(module: str) -> None:
     """A module imports only what is below it; stores only their contract; nothing a store."""
     for imported in imports(modules()[module]):
-        if imported.split(".")[0] != "truecount":
+        package = imported.split(".")[0]
+        if package not in ("truecount", "simpledb_local"):
             continue
+        assert package == module.split(".")[0], f"{module} imports the other package"
         is_store = imported.startswith("truecount.stores.") and imported != "truecount.stores.base"
         if module.startswith("truecount.stores.") and module != "truecount.stores.base":
             assert imported in STORES_MAY_IMPORT or is_store, imported

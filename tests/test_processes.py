@@ -19,6 +19,7 @@ import pytest
 from bench.load import race
 
 import workers
+from helpers import SPAWN, in_processes
 from truecount import (
     Counter,
     CounterNotFoundError,
@@ -31,19 +32,10 @@ from truecount import (
 from truecount.process import here
 from truecount.testing.lossy import LossyStore
 
-SPAWN = multiprocessing.get_context("spawn")
-
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/counters.db"
-
-
-def in_processes(work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-    """Do all of this at the same time, each in a process of its own."""
-    with SPAWN.Pool(len(work)) as pool:
-        results = [pool.apply_async(function, arguments) for function, arguments in work]
-        return [result.get(timeout=240) for result in results]
 
 
 def run_worker(*arguments: str) -> subprocess.Popen[bytes]:

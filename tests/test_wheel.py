@@ -28,9 +28,9 @@ def test_contents(wheel: zipfile.ZipFile) -> None:
     source = ROOT / "src"
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
     assert modules <= names
-    assert "truecount/py.typed" in names
-    extra = {n for n in names - modules - {"truecount/py.typed"} if ".dist-info/" not in n}
-    assert not extra
+    data = {"simpledb_local/py.typed", "simpledb_local/select.lark", "truecount/py.typed"}
+    assert data <= names
+    assert not {name for name in names - modules - data if ".dist-info/" not in name}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
@@ -42,7 +42,7 @@ def test_requirements(wheel: zipfile.ZipFile) -> None:
     always = [line for line in required if "extra ==" not in line]
     assert always == ["Requires-Dist: platformdirs>=4"]
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if "Provides-Extra" in line}
-    assert {"all", "cli", "testing"} <= extras
+    assert {"all", "cli", "simpledb", "simpledb-local", "testing"} <= extras
 
 
 def test_it_works(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Programs that tests install for themselves, each in a folder of its own that is kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from helpers import missing
+
+CACHE = Path(__file__).parent.parent / ".cache"
+
+
+def installed(name: str, program: str, *install: object) -> Path:
+    """The ``program`` in the kept folder ``name``, made by ``install`` when it is not there."""
+    folder = CACHE / name
+    found = folder / program
+    if not found.exists():
+        command = [str(part) for part in install]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        if result.returncode or not found.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            missing(f"{name}: {result.stderr.strip().splitlines()[-1:]}")
+    return found
+
+
+def python_with(package: str, program: str) -> Path:
+    """``program`` in an environment of its own with ``package``, which may pin what it likes."""
+    name, _, _ = package.partition("=")
+    folder = CACHE / name
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", package]
+    return installed(name, program, *pip)
+
+
+def boto2() -> Path:
+    """A Python with boto 2.49, the last release of AWS's first client."""
+    if sys.version_info >= (3, 12):
+        missing("Python 3.11, the last one that boto 2.49 runs on")
+    python_with("boto==2.49.0", "lib/python3.11/site-packages/boto/__init__.py")
+    return CACHE / "boto" / "bin" / "python"
