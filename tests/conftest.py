@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("truecount.testing.conformance")
+pytest_plugins = ["truecount.testing.fixtures"]
 
 import truecount  # noqa: E402  # after the rewriting is registered
 from truecount import Store, connect  # noqa: E402

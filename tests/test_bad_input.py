@@ -154,7 +154,7 @@ def test_an_error_shows_what_it_refused_but_not_all_of_it() -> None:
 BAD_URLS = {
     "counters.db": "is not a store URL",
     "/var/lib/counters.db": "is not a store URL",
-    "nosuch://here": "there is no store for nosuch://; there are: memory, sqlite",
+    "nosuch://here": "there is no store for nosuch://; there are: memory, simpledb",
     "sqlite://": "names no file",
     "sqlite:///": "names no file",
     "sqlite://host/file.db": "names no file",
@@ -222,6 +222,15 @@ def test_without_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "truecount.stores.sqlite", raising=False)
     with pytest.raises(MissingDriverError, match="sqlite3"):
         connect("sqlite:///a.db")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose driver is not installed says what installs it."""
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    for module in [name for name in sys.modules if name.startswith("truecount.stores.simpledb")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(MissingDriverError, match=r"boto3.*pip install 'truecount\[simpledb\]'"):
+        connect("simpledb://us-east-1")
 
 
 def test_passwords_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import pickle
 import random
 import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from truecount import Counter, OutOfSyncError, connect
+from truecount import Counter, CounterNotFoundError, OutOfSyncError, connect
+from truecount.record import Address
 
 
 def add_often(url: str, times: int) -> list[int]:
     """Add 1 so many times; the numbers gained."""
     c = Counter("mydomain", "hot", store=url)
     return [c.add(1).after for _ in range(times)]
+
+
+def add_until(url: str, end: str) -> list[int]:
+    """Add 1 until there is a file ``end``; the numbers gained."""
+    c = Counter("mydomain", "hot", store=url)
+    numbers = []
+    while not os.path.exists(end):
+        numbers.append(c.add(1).after)
+    return numbers
 
 
 def step_often(url: str, times: int) -> list[int]:
@@ -39,6 +51,26 @@ def construct(url: str, initial: int, start: float) -> tuple[int, int]:
     time.sleep(max(0.0, start - time.time()))
     c = Counter("mydomain", "created", initial, store=url)
     return c.value, c.revision
+
+
+def construct_often(url: str, initials: range, start: float) -> list[tuple[int, int]]:
+    """Construct the counter in threads at a given instant; the values and revisions seen."""
+    connect(url).read(Address("mydomain", "created"), timeout=60)  # imports and connects
+    with ThreadPoolExecutor(len(initials)) as threads:
+        return list(threads.map(lambda initial: construct(url, initial, start), initials))
+
+
+def add_while_it_lives(url: str, times: int) -> list[tuple[int, int]]:
+    """Add 1 so many times, again whenever the counter was gone; revisions and numbers gained."""
+    gained: list[tuple[int, int]] = []
+    while len(gained) < times:
+        try:
+            receipt = Counter("mydomain", "hot", create=False, store=url).add(1)
+        except CounterNotFoundError:
+            time.sleep(0.01)
+        else:
+            gained.append((receipt.revision, receipt.after))
+    return gained
 
 
 def use_pickled(counter: Counter) -> tuple[int, int, str]:

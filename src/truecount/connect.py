@@ -19,10 +19,13 @@ from truecount.url import StoreURL
 __all__ = ["connect", "default_url"]
 
 BUILT_IN: Final = {
-    "memory": "truecount.stores.memory:MemoryStore",
-    "sqlite": "truecount.stores.sqlite:SQLiteStore",
+    "memory": ("truecount.stores.memory:MemoryStore", ""),
+    "simpledb": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
+    "simpledb+http": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
+    "simpledb+https": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
+    "sqlite": ("truecount.stores.sqlite:SQLiteStore", ""),
 }
-"""Where the stores are that come with truecount, by scheme."""
+"""Where the stores are that come with truecount, and the extras they need, by scheme."""
 
 GROUP: Final = "truecount.stores"
 """The entry point group in which other packages name theirs: ``scheme = module:Store``."""
@@ -105,9 +108,9 @@ def default_url() -> str:
 
 
 def _store_class(url: StoreURL) -> type[Store]:
-    where = BUILT_IN.get(url.scheme)
-    needs = f"{url.scheme}://"
-    if where is None:
+    where, extras = BUILT_IN.get(url.scheme, ("", ""))
+    package = "truecount"
+    if not where:
         from importlib.metadata import entry_points
 
         found = list(entry_points(group=GROUP, name=url.scheme))
@@ -116,14 +119,14 @@ def _store_class(url: StoreURL) -> type[Store]:
             raise StoreURLError(f"there is no store for {url.scheme}://; there are: {known}")
         where = found[0].value.partition("[")[0].strip()
         extras = ",".join(found[0].extras)
-        if found[0].dist is not None and extras:
-            needs = f"{url.scheme}:// (pip install '{found[0].dist.name}[{extras}]')"
+        package = "" if found[0].dist is None else found[0].dist.name
     module, _, name = where.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
     except ImportError as error:
+        remedy = f": pip install '{package}[{extras}]'" if package and extras else ""
         raise MissingDriverError(
-            f"{needs} needs the module {error.name!r}, which is not installed"
+            f"{url.scheme}:// needs the module {error.name!r}, which is not installed{remedy}"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Store)):
         raise StoreURLError(f"the entry point of {url.scheme}://, {where}, is not a Store")

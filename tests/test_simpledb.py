@@ -1,0 +1,47 @@
+"""The SimpleDB store, through boto3, on SimpleDB Local."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simpledb_server import Server, serving
+from truecount.testing.conformance import StoreConformance
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*utcnow.*:DeprecationWarning")
+
+
+class OnSimpleDBLocal(StoreConformance):
+    """The suite on a server of each test's own."""
+
+    options: tuple[object, ...] = ()
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        with serving(*self.options) as server:
+            yield server
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, server: Server) -> Path:
+        return tmp_path / f"port{server.port}"
+
+    def url(self, folder: Path) -> str:
+        return f"simpledb+http://127.0.0.1:{folder.name.removeprefix('port')}"
+
+
+class TestSimpleDB(OnSimpleDBLocal):
+    """``simpledb+http://``."""
+
+
+class TestSimpleDBLagging(OnSimpleDBLocal):
+    """``simpledb+http://`` whose inconsistent reads are two seconds old."""
+
+    options = ("--lag", "2")
+
+
+class TestSimpleDBFailing(OnSimpleDBLocal):
+    """``simpledb+http://`` that answers 503 to every fifth request, before or after it acts."""
+
+    options = ("--fail-rate", "0.2")
