@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+comma := ,
+
 define install
 	@echo "installing truecount[$(1)] into $(VENV)"
 	@$(PIP) install --editable '.[$(1)]' || \
@@ -14,7 +16,7 @@ endef
 
 .PHONY: demo test lint bench soak clean
 
-demo: $(VENV)/has-cli
+demo: $(VENV)/has-demo
 	@$(BIN)/python -m truecount demo
 
 # What lacks a compiler skips its tests, with a loud line; in CI it fails.
@@ -40,13 +42,13 @@ soak: $(VENV)/has-dev
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/has-cli: pyproject.toml $(VENV)/made
-	$(call install,cli)
+$(VENV)/has-demo: pyproject.toml $(VENV)/made
+	$(call install,cli$(comma)simpledb$(comma)simpledb-local)
 	@touch $@
 
 $(VENV)/has-dev: pyproject.toml $(VENV)/made
 	$(call install,dev)
-	@touch $@ $(VENV)/has-cli
+	@touch $@ $(VENV)/has-demo
 
 # Made anew where it does not work: its Python is gone, or the clone was moved.
 ifneq ($(shell { $(BIN)/python -c 'import pip' && cat $(VENV)/made; } 2>/dev/null),$(CURDIR))

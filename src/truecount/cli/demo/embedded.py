@@ -1,16 +1,9 @@
-"""The demonstration: the counter's main job, done before the reader's eyes.
-
-Everything it shows is really done, on a store that is thrown away afterwards,
-and everything it claims is checked: a deviation ends it with an error.
-"""
+"""The first act: many processes and one that is killed, on the embedded store."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +14,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Empty
-from typing import Any, Final, Never
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,24 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from truecount import Counter, connect
 from truecount.change import Answer, Batch
-from truecount.connect import VARIABLE
+from truecount.cli.demo.stage import TRANSCRIPT, Deviation, Interpreter, deaf, default_store
 from truecount.record import Address
 from truecount.testing.lossy import LossyStore
 
-__all__ = ["play"]
-
-TRANSCRIPT: Final = (
-    ("from truecount import counter", ""),
-    ("c = counter.Counter('mydomain', 'counter1', 0)", ""),
-    ("print(c)", "0"),
-    ("c += 1", ""),
-    ("print(c)", "1"),
-    ("c += 5", ""),
-    ("c -= 2", ""),
-    ("print(c)", "4"),
-    ("c == 0", "False"),
-    ("c < 5", "True"),
-)
+__all__ = ["act"]
 
 ELSEWHERE: Final = "from truecount import Counter; c = Counter('mydomain', 'counter1'); c += 38"
 
@@ -61,61 +41,34 @@ PROCESSES: Final = 8
 ADDS: Final = 500
 
 
-class Deviation(Exception):
-    """The demonstration went otherwise than it says."""
+def act(console: Console, *, fast: bool) -> None:
+    """Play it; raise `Deviation` when it does not go as it says."""
+    with tempfile.TemporaryDirectory(prefix="truecount-demo-") as folder:
+        url = f"sqlite:///{Path(folder).resolve()}/counters.db"
+        with default_store(url):
+            _play(console, url, Interpreter(console, fast=fast))
 
 
-def play(*, fast: bool = False) -> None:
-    """Play the demonstration; raise `Deviation` when it does not go as it says."""
-    console = Console(highlight=False)
-    began = time.monotonic()
-    with _terminable(), _store_for_now() as url:
-        console.print(f"[bold]A counter, on the store[/] {escape(url)}\n")
-        interpreter = _Interpreter(console, fast=fast)
-        for line, answer in TRANSCRIPT:
-            interpreter.type(line, answer)
-        console.print("\n[bold]Another process moves it, and this one notices[/]\n")
-        console.print(f'[dim]$[/] python -c "{ELSEWHERE}"')
-        _run_elsewhere()
-        for line, answer in AFTERWARDS:
-            interpreter.type(line, answer)
-        console.print(f"\n[bold]{PROCESSES} processes add {ADDS} times each, all at once[/]\n")
-        _race(console, url)
-        console.print("\n[bold]A process is killed, and its change is made again[/]\n")
-        _kill(console, url)
-    console.print(f"\nAll as promised, in {time.monotonic() - began:.1f} s.")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, with all that is to be cleaned up."""
-
-    def end(*_: object) -> Never:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches: it is for this one, which ends them."""
-    # They inherit this. Here it comes later, and not into the middle of a start.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _play(console: Console, url: str, interpreter: Interpreter) -> None:
+    console.print(f"[bold]A counter, on the store[/] {escape(url)}\n")
+    for line, answer in TRANSCRIPT:
+        interpreter.type(line, answer)
+    console.print("\n[bold]Another process moves it, and this one notices[/]\n")
+    console.print(f'[dim]$[/] python -c "{ELSEWHERE}"')
+    _run_elsewhere()
+    for line, answer in AFTERWARDS:
+        interpreter.type(line, answer)
+    console.print(f"\n[bold]{PROCESSES} processes add {ADDS} times each, all at once[/]\n")
+    _race(console, url)
+    console.print("\n[bold]A process is killed, and its change is made again[/]\n")
+    _kill(console, url)
 
 
 @contextlib.contextmanager
 def _running(*processes: BaseProcess) -> Iterator[None]:
     """Processes that run until the block ends at most."""
     try:
-        with _deaf():
+        with deaf():
             for process in processes:
                 process.start()
         yield
@@ -126,63 +79,17 @@ def _running(*processes: BaseProcess) -> Iterator[None]:
                 process.join()
 
 
-@contextlib.contextmanager
-def _store_for_now() -> Iterator[str]:
-    """A store in a temporary folder, which is the default one meanwhile."""
-    before = os.environ.get(VARIABLE)
-    with tempfile.TemporaryDirectory(prefix="truecount-demo-") as folder:
-        url = f"sqlite:///{Path(folder).resolve()}/counters.db"
-        os.environ[VARIABLE] = url
-        try:
-            yield url
-        finally:
-            os.environ.pop(VARIABLE)
-            if before is not None:
-                os.environ[VARIABLE] = before
-
-
-class _Interpreter:
-    """Types lines as if at Python's prompt, and executes them."""
-
-    def __init__(self, console: Console, *, fast: bool) -> None:
-        self.console = console
-        self.pause = 0.0 if fast or not console.is_terminal else 0.015
-        self.names: dict[str, Any] = {}
-
-    def type(self, line: str, expected: str) -> None:
-        """Type ``line``, and print what it answers, which must be ``expected``."""
-        self.console.print("[dim]>>>[/] ", end="")
-        for character in line:
-            self.console.print(escape(character), end="")
-            time.sleep(self.pause)
-        self.console.print()
-        answer = self.execute(line)
-        if answer:
-            self.console.print(f"[cyan]{escape(answer)}[/]")
-        if answer != expected:
-            raise Deviation(f"{line!r} answered {answer!r}, and should have {expected!r}")
-
-    def execute(self, line: str) -> str:
-        """What Python's prompt would print."""
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            try:
-                exec(compile(line, "<demo>", "single"), self.names)  # noqa: S102  # our own lines
-            except ValueError as error:
-                return f"ValueError: {error}"
-        return output.getvalue().rstrip("\n")
-
-
 def _run_elsewhere() -> None:
-    with _deaf():
-        process = subprocess.Popen([sys.executable, "-c", ELSEWHERE])  # noqa: S603  # our own line
-    with process:
-        try:
-            if process.wait():
-                raise Deviation(f"the other process ended with status {process.returncode}")
-        except BaseException:
+    process = None
+    try:
+        with deaf():  # what came meanwhile strikes at its end
+            process = subprocess.Popen([sys.executable, "-c", ELSEWHERE])  # noqa: S603  # our own line
+        if process.wait():
+            raise Deviation(f"the other process ended with status {process.returncode}")
+    finally:
+        if process is not None:
             process.kill()
-            raise
+            process.wait()
 
 
 def _race(console: Console, url: str) -> None:
