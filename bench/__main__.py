@@ -9,12 +9,13 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from bench import fairness, simulated, single, startup
+from bench import fairness, simpledb, simulated, single, startup
 from bench.page import DOCS, report, write
 
 MEASUREMENTS = {
     "single": single.measure,
     "fairness": fairness.measure,
+    "simpledb": simpledb.measure,
     "startup": startup.measure,
     "simulated": simulated.measure,
 }
