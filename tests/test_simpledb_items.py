@@ -374,6 +374,9 @@ def test_requests(simpledb_local: str, item: str) -> None:
             nonlocal c
             c += 1
 
+        new = {"store": store, "minimum": 0}
+        assert requests(lambda: Counter(DOMAIN, f"{item}-new", **new)) == 5  # two looks, and three
+        assert requests(Counter(DOMAIN, f"{item}-new", store=store).delete) == 2
         assert requests(step) == 1
         assert requests(lambda: c.add(5)) == 1
         assert requests(step) == 1

@@ -68,7 +68,7 @@ class _Face:
             failure = errors.unavailable()
         except ClientDisconnect:
             raise
-        except Exception:
+        except Exception:  # told to the operator, and to the client in the API's form
             logger.exception("a bug: please report the lines below")
             failure = errors.internal()
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -75,7 +77,9 @@ def cli(
         listener = listen(host, port)
     except OSError as error:
         domains.close()
-        reason = error.strerror or str(error)
+        # `create_server` puts a note of its own behind the system's words; a resolver has others.
+        number = error.errno or 0
+        reason = os.strerror(number) if number in errno.errorcode else error.strerror
         raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error
     try:
         serve(make_app(domains, credentials, fail_rate), listener)

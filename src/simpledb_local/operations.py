@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, NamedTuple, TypeVar
 
 from simpledb_local import errors
 from simpledb_local.domains import Domains
 from simpledb_local.errors import ServiceError
-from simpledb_local.items import check, merged, without
+from simpledb_local.items import Attributes, check, merged, without
 from simpledb_local.pages import select
-from simpledb_local.parameters import Parameters, checked_domain
+from simpledb_local.parameters import Expected, Parameters, checked_domain
 from simpledb_local.select import Output, parse
 from simpledb_local.tokens import Place, seal, unseal
 from simpledb_local.xml import attribute_elements, element
 
 __all__ = ["Answer", "Operations"]
+
+T = TypeVar("T")
 
 VERSION: Final = "2009-04-15"
 
@@ -121,41 +123,42 @@ class Operations:
     async def _put_attributes(self, parameters: Parameters) -> Answer:
         name = parameters.domain()
         item, pairs = parameters.put()
-        expected = parameters.expected()
-        domain = self._domains.number(name)
-        before = self._domains.get(domain, item)
-        check(before, expected)
-        self._domains.put(domain, [(item, merged(before, pairs))])
+        self._change(name, [(item, pairs)], merged, parameters.expected())
         return Answer(None, _cost(len(pairs)))
 
     async def _delete_attributes(self, parameters: Parameters) -> Answer:
         name = parameters.domain()
         item, removals = parameters.removal()
-        expected = parameters.expected()
-        domain = self._domains.number(name)
-        before = self._domains.get(domain, item)
-        check(before, expected)
-        if before is not None:
-            self._domains.put(domain, [(item, without(before, removals))])
+        self._change(name, [(item, removals)], without, parameters.expected())
         return Answer(None, _cost(len(removals)))
 
     async def _batch_put_attributes(self, parameters: Parameters) -> Answer:
         name = parameters.domain()
         puts = parameters.batch_put()
-        domain = self._domains.number(name)
-        get = self._domains.get
-        after = [(item, merged(get(domain, item), pairs)) for item, pairs in puts]
-        self._domains.put(domain, after)
+        self._change(name, puts, merged)
         return Answer(None, sum(0.7 * _cost(len(pairs)) for _, pairs in puts))
 
     async def _batch_delete_attributes(self, parameters: Parameters) -> Answer:
         name = parameters.domain()
         deletions = parameters.batch_removal()
-        domain = self._domains.number(name)
-        get = self._domains.get
-        after = [(item, without(get(domain, item), removals)) for item, removals in deletions]
-        self._domains.put(domain, after)
+        self._change(name, deletions, without)
         return Answer(None, sum(0.7 * _cost(len(removals)) for _, removals in deletions))
+
+    def _change(
+        self,
+        name: str,
+        changes: Iterable[tuple[str, T]],
+        change: Callable[[Attributes | None, T], Attributes | None],
+        expected: Expected | None = None,
+    ) -> None:
+        """Change items of a domain, all or none, where each of them is as ``expected``."""
+        domain = self._domains.number(name)
+        after = []
+        for item, how in changes:
+            before = self._domains.get(domain, item)
+            check(before, expected)
+            after.append((item, change(before, how)))
+        self._domains.put(domain, after)
 
     async def _get_attributes(self, parameters: Parameters) -> Answer:
         name = parameters.domain()

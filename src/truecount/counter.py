@@ -347,7 +347,7 @@ class Counter(Integer):
         while True:
             try:
                 new = check_value(fn(value), "what fn returned")
-            except Exception:
+            except Exception:  # fn's own business, unless it was shown a value that is past
                 if fresh or self.refresh(timeout=left()) == value:
                     raise
                 value, fresh = self.value, True

@@ -391,7 +391,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         forget(sys.stdout)
         what = "the command was carried out, but its answer could not be written"
         return _complain(f"{what}: {error}", UNKNOWN)
-    except Exception:
+    except Exception:  # shown whole, and status 70: no script takes it for a refusal
         traceback.print_exc()
         return _complain("crashed; please report the lines above", CRASHED)
     else:

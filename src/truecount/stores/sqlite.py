@@ -194,7 +194,7 @@ class SQLiteStore(Store):
         finally:  # as `_in_turn` does, but faster
             try:
                 turn.give(place)
-            except BaseException:
+            except BaseException:  # struck just here: once more, or nobody has the turn again
                 turn.give(place)
                 raise
 
@@ -300,7 +300,7 @@ class SQLiteStore(Store):
             try:
                 sql.execute("BEGIN IMMEDIATE")
                 wrote, result = work(sql)
-            except BaseException:
+            except BaseException:  # whatever it is, the file must not stay locked
                 connection.roll_back()
                 raise
             try:

@@ -12,7 +12,6 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 __all__ = ["CUT", "SILENCE", "Proxy"]
@@ -91,12 +90,7 @@ class Proxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     # Threads: one listens, and two serve each connection

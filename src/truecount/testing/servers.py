@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import weakref
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -67,12 +66,7 @@ class SimpleDBLocal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 
