@@ -154,7 +154,7 @@ def test_an_error_shows_what_it_refused_but_not_all_of_it() -> None:
 BAD_URLS = {
     "counters.db": "is not a store URL",
     "/var/lib/counters.db": "is not a store URL",
-    "nosuch://here": "there is no store for nosuch://; there are: memory, simpledb",
+    "nosuch://here": "there is no store for nosuch://; there are: dynamodb, ",
     "sqlite://": "names no file",
     "sqlite:///": "names no file",
     "sqlite://host/file.db": "names no file",

@@ -22,7 +22,7 @@ FLOORS = [
     {"truecount.errors"},
     {"truecount.record", "truecount.url"},
     {"truecount.change", "truecount.arguments"},
-    {"truecount.settle", "truecount.conclude"},
+    {"truecount.settle", "truecount.conclude", "truecount.sums"},
     {"truecount.stores.base", "truecount.steps"},
     {"truecount.plans", "truecount.drive", "truecount.connect"},
     {"truecount.combine"},
@@ -56,7 +56,8 @@ STORES_MAY_IMPORT = {
         "truecount.gate",
         "truecount.moment",
     ),
-    *("truecount.process", "truecount.record", "truecount.settle", "truecount.url"),
+    *("truecount.process", "truecount.record", "truecount.settle", "truecount.sums"),
+    "truecount.url",
     "truecount.stores.base",
 }
 

@@ -32,6 +32,7 @@ from truecount.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     StoreURLError,
+    StoreWarning,
 )
 from truecount.stores.base import Store
 
@@ -60,6 +61,7 @@ __all__ = [
     "StoreTimeoutError",
     "StoreURLError",
     "StoreUnavailableError",
+    "StoreWarning",
     "connect",
     "counter",
 ]

@@ -19,13 +19,33 @@ from truecount.url import StoreURL
 __all__ = ["connect", "default_url"]
 
 BUILT_IN: Final = {
+    "dynamodb": ("truecount.stores.dynamodb:DynamoDBStore", "dynamodb"),
+    "dynamodb+http": ("truecount.stores.dynamodb:DynamoDBStore", "dynamodb"),
+    "dynamodb+https": ("truecount.stores.dynamodb:DynamoDBStore", "dynamodb"),
+    "etcd": ("truecount.stores.etcd:EtcdStore", "etcd"),
+    "etcds": ("truecount.stores.etcd:EtcdStore", "etcd"),
     "memory": ("truecount.stores.memory:MemoryStore", ""),
+    "postgresql": ("truecount.stores.postgresql:PostgreSQLStore", "postgresql"),
+    "redis": ("truecount.stores.redis:RedisStore", "redis"),
+    "redis+cluster": ("truecount.stores.redis:RedisStore", "redis"),
+    "rediss": ("truecount.stores.redis:RedisStore", "redis"),
+    "rediss+cluster": ("truecount.stores.redis:RedisStore", "redis"),
     "simpledb": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
     "simpledb+http": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
     "simpledb+https": ("truecount.stores.simpledb:SimpleDBStore", "simpledb"),
     "sqlite": ("truecount.stores.sqlite:SQLiteStore", ""),
 }
 """Where the stores are that come with truecount, and the extras they need, by scheme."""
+
+CLIENTS: Final = {
+    "botocore.client.DynamoDB": "dynamodb",
+    "botocore.client.SimpleDB": "simpledb",
+    "psycopg.Connection": "postgresql",
+    "psycopg_pool.pool.ConnectionPool": "postgresql",
+    "redis.client.Redis": "redis",
+    "redis.cluster.RedisCluster": "redis+cluster",
+}
+"""The schemes of the stores that take a client of their driver's, by its class."""
 
 GROUP: Final = "truecount.stores"
 """The entry point group in which other packages name theirs: ``scheme = module:Store``."""
@@ -38,9 +58,13 @@ _lock = threading.RLock()  # a signal handler may come in between
 
 
 def connect(
-    url: str | Store | None = None, *, timeout: float | Configured | None = CONFIGURED
+    url: str | Store | Any = None, *, timeout: float | Configured | None = CONFIGURED
 ) -> Store:
     """Return the store at ``url``: ``$TRUECOUNT_STORE``, or a file of the user's, by default.
+
+    Instead of a URL it may be a client of a store's driver that is set up
+    already: ``redis.Redis``, ``psycopg.Connection``, ``psycopg_pool.ConnectionPool``,
+    or boto3's for DynamoDB or SimpleDB. It stays yours, to close too.
 
     ``timeout`` is what its calls may take in seconds when they do not say,
     None for no end; by default what the URL says (``?timeout=``), else 10.
@@ -59,14 +83,14 @@ def connect(
                 f"{url!r} has a time-out of its own: give timeout= with the URL, or to the call"
             )
         return url
-    if not isinstance(url, str):
-        raise InvalidTypeError(
-            f"connect() takes a store's URL such as 'sqlite:///counters.db', "
-            f"not {type(url).__name__}"
-        )
-    parsed = StoreURL(url)
+    client = None if isinstance(url, str) else url
+    parsed = StoreURL(f"{_scheme_of(client)}://" if client is not None else url)
     if timeout is not CONFIGURED:
         parsed = parsed.having("timeout", check_timeout(timeout))
+    if client is not None:
+        behind = _store_class(parsed).from_client(client, parsed)
+        copyreg.pickle(type(behind), _reduce)
+        return behind
     opened = _store_class(parsed)(parsed)
     with _lock:
         store = _stores.get(opened.url)
@@ -133,8 +157,24 @@ def _store_class(url: StoreURL) -> type[Store]:
     return cls
 
 
+def _scheme_of(client: Any) -> str:
+    for cls in type(client).__mro__:
+        scheme = CLIENTS.get(f"{cls.__module__}.{cls.__qualname__}")
+        if scheme is not None:
+            return scheme
+    raise InvalidTypeError(
+        "connect() takes a store's URL such as 'sqlite:///counters.db', or a client that a store "
+        f"knows, and not {type(client).__name__}"
+    )
+
+
 def _reduce(store: Store) -> tuple[Any, ...]:
     """How a store pickles: as its URL, which the other side connects to."""
+    if store.client is not None:
+        raise InvalidTypeError(
+            f"{store!r} was made from a client, which another process cannot have: connect() by "
+            "URL to pickle what is in it"
+        )
     if StoreURL(store.url).secret and not _spawning():
         raise InvalidTypeError(
             f"{store!r} has a password in its URL, which would be written into the pickle: pass "

@@ -23,6 +23,9 @@
 
 Every error but `OutcomeUnknownError`, raised by a change, means: it was not
 applied, never will be, and is safe to repeat.
+
+`StoreWarning`, a UserWarning, is no error: it says, once, that a server is set
+up so that it may lose what it has acknowledged.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ __all__ = [
     "StoreTimeoutError",
     "StoreURLError",
     "StoreUnavailableError",
+    "StoreWarning",
 ]
 
 
@@ -221,6 +225,10 @@ class StoreURLError(StoreError, ValueError):
 
 class MissingDriverError(StoreError, ImportError):
     """The store's driver is not installed; the message names the extra that brings it."""
+
+
+class StoreWarning(UserWarning):
+    """A server's setting, named in the message, by which acknowledged changes may be lost."""
 
 
 for _name in __all__:  # where users import them from, and what tracebacks say

@@ -194,9 +194,11 @@ def _by_condition(
     """One attempt at compare-and-set; None when it is to be made again."""
     record = known if may_save_reading(sealed) else None
     fresh = record is None
+    found = False
     while True:
         if fresh:
-            record = yield Read(address, sealed.batch.keys)
+            if not found:
+                record = yield Read(address, sealed.batch.keys)
             if ground.moving_proves and proves_undone(record, sealed):
                 sealed.tried = None
             if record is None and sealed.tried not in (None, NOWHERE):
@@ -209,22 +211,27 @@ def _by_condition(
         new, answer = settle(record, batch, ground.clock(), ground.keep)
         if answer.verdict != DECIDED:
             raise Unknown(sealed, None)
-        if new is not None:
-            break
-        if fresh:
-            return answer, record
-        fresh = True  # a refusal is justified by what is true now, not by what was known
+        if new is None:
+            if fresh:
+                return answer, record
+            fresh = True  # a refusal is justified by what is true now, not by what was known
+            continue
 
-    doubt = sealed.tried
-    sealed.tried = NOWHERE if record is None else record.stamp  # whatever happens before the answer
-    try:
-        done: bool = yield Replace(address, record, new)
-    except CounterError:
-        sealed.tried = doubt  # refused before acting: as doubtful as before
-        raise
-    # What may still land is conditional on a stamp that has moved now.
-    sealed.tried = None if done else doubt
-    return (answer, new) if done else None
+        doubt = sealed.tried
+        sealed.tried = NOWHERE if record is None else record.stamp  # whatever happens meanwhile
+        try:
+            done: bool | Record = yield Replace(address, record, new)
+        except CounterError:
+            sealed.tried = doubt  # refused before acting: as doubtful as before
+            raise
+        if done is True:
+            # What may still land is conditional on a stamp that has moved now.
+            sealed.tried = None
+            return answer, new
+        sealed.tried = doubt
+        if found or done is False or batch.keys:
+            return None
+        record, fresh, found = done, True, True  # as good as read; but once, then it pauses
 
 
 def _looked(batch: Batch, record: Record | None) -> Batch:

@@ -7,9 +7,11 @@ that arrives again is answered and not applied again.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Self
 
 from truecount.errors import DamagedRecordError
+from truecount.moment import END
 
 __all__ = [
     "DIGITS",
@@ -85,6 +87,20 @@ class KeyReceipt(NamedTuple):
     revision: int
     time: int
 
+    @property
+    def line(self) -> str:
+        """All but the key, as stores write it: ``revision time before after text``."""
+        return f"{self.revision} {self.time} {self.before} {self.after} {self.text}"
+
+    @classmethod
+    def of(cls, key: str, line: str) -> Self:
+        """What ``line`` says of ``key``. Raises `DamagedRecordError`."""
+        try:
+            revision, time, before, after, text = line.split(" ", 4)
+            return cls(key, text, int(before), int(after), int(revision), int(time))
+        except ValueError:
+            raise DamagedRecordError(f"a key's receipt cannot be read: {line[:200]!r}") from None
+
 
 class Entry(NamedTuple):
     """What a ledger remembers of a writer's latest batch.
@@ -135,6 +151,18 @@ class Ledger(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Ledger({self.text!r})"
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What is kept for each writer: its line, without the writer; the oldest first."""
+        pairs = (line.partition(" ") for line in self.text.splitlines())
+        return {writer: rest for writer, _, rest in pairs}
+
+    @classmethod
+    def of(cls, lines: Mapping[str, str]) -> Ledger:
+        """The ledger that has such ``lines``, in whatever order. Raises `DamagedRecordError`."""
+        entries = sorted((_revision(rest), f"{writer} {rest}\n") for writer, rest in lines.items())
+        return cls("".join(line for _, line in entries))
 
     def number(self, writer: str) -> int:
         """The number of the latest batch of ``writer``, or -1."""
@@ -196,6 +224,13 @@ class Ledger(NamedTuple):
         return start if start < 0 else start + 1
 
 
+def _revision(rest: str) -> int:
+    try:
+        return int(rest.split(" ", 2)[1])
+    except (IndexError, ValueError):
+        raise DamagedRecordError(f"a line of the ledger cannot be read: {rest[:200]!r}") from None
+
+
 def _parse(line: str) -> Entry:
     try:
         writer, number, revision, time, before, after, codes, low, high = line.split()
@@ -243,6 +278,30 @@ class Record(NamedTuple):
         if self.deleted:
             return None
         return View(self.value, self.stamp, self.time, self.minimum, self.maximum)
+
+    @classmethod
+    def of(cls, value: str, deleted: object, horizon: str, ledger: Ledger) -> Record:
+        """The record of which a store keeps ``value`` and the other three.
+
+        The end of the ledger tells what the latest write left there. Anything
+        else was written by somebody who did not write it down. Raises
+        `DamagedRecordError`.
+        """
+        latest = ledger.latest()
+        if value != str(latest.after):
+            raise DamagedRecordError(
+                f"its value is {value[:600]}, where truecount had left {latest.after}. Put that "
+                "back by hand, and make the change with truecount"
+            )
+        if not 0 <= latest.time < END:
+            raise DamagedRecordError(f"its time {latest.time} is no microsecond since 1970")
+        if deleted not in (0, 1):
+            raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
+        if not (horizon.isascii() and horizon.isdigit()):
+            raise DamagedRecordError(f"its horizon is {horizon[:60]!r}, and no revision")
+        stamp = Stamp(latest.revision, latest.writer, latest.number)
+        low, high = latest.minimum, latest.maximum
+        return cls(latest.after, stamp, latest.time, low, high, int(horizon), bool(deleted), ledger)
 
     def deleted_before(self, instant: int) -> bool:
         """Whether it is a tombstone written before ``instant``."""

@@ -4,7 +4,7 @@
 step                   what the driver does                       what it sends back
 =====================  =========================================  =====================
 ``Read``               a consistent read                          ``Record | None``
-``Replace``            write if the store still holds ``old``     ``bool``
+``Replace``            write if the store still holds ``old``     ``bool | Record``
 ``Settle``             let the engine settle the batch itself     ``Answer``
 ``Pause``              wait a little, longer each time            None
 ``Wait``               wait until the ticket is called            None
@@ -39,7 +39,10 @@ class Read(NamedTuple):
 
 
 class Replace(NamedTuple):
-    """Have ``old`` replaced by ``new`` if the store still holds it: whether it did."""
+    """Have ``old`` replaced by ``new`` if the store still holds it.
+
+    True: it did. A record: it holds this one instead. False: it holds another, or none.
+    """
 
     address: Address
     old: Record | None

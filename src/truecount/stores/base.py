@@ -10,15 +10,20 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from truecount import backoff
 from truecount.change import Answer, Batch, Change
-from truecount.errors import StoreError, StoreTimeoutError, StoreUnavailableError
+from truecount.errors import (
+    InvalidTypeError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from truecount.record import WRITERS, Address, Record
 from truecount.url import StoreURL
 
-__all__ = ["KEY_TTL", "PASSING", "TIMEOUT", "Ambiguous", "Store", "patiently"]
+__all__ = ["KEY_TTL", "PASSING", "TIMEOUT", "Ambiguous", "Deadline", "Store", "patiently"]
 
 T = TypeVar("T")
 
@@ -39,6 +44,25 @@ class Ambiguous(Exception):
     def __init__(self, cause: StoreError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class Deadline:
+    """When the time of one call is over, which may take several requests."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._began = time.monotonic()
+
+    def left(self) -> float | None:
+        """The seconds that are left; None: no end."""
+        if self._timeout is None:
+            return None
+        return max(self._timeout - (time.monotonic() - self._began), 0.0)
+
+    def check(self) -> None:
+        """Raise `StoreTimeoutError` when time ran out; the first request is always made."""
+        if self._timeout and self.left() == 0:
+            raise StoreTimeoutError("the store took all the time allowed for what comes first")
 
 
 class Store(ABC):
@@ -76,6 +100,9 @@ class Store(ABC):
     Not where its condition is less than the stamp: then only a receipt proves anything.
     """
 
+    client: Any = None
+    """The driver's client that `from_client` was given, which its owner closes; else None."""
+
     def __init__(self, url: StoreURL) -> None:
         """Take the options that every store has out of ``url``.
 
@@ -85,6 +112,15 @@ class Store(ABC):
         """
         self.timeout = url.seconds("timeout", TIMEOUT)
         self.key_ttl = url.positive_seconds("key_ttl", KEY_TTL)
+
+    @classmethod
+    def from_client(cls, client: Any, url: StoreURL) -> Self:
+        """The store behind a driver's ``client``; ``url`` has the scheme, and options only.
+
+        The client stays its owner's, to set up and to close; but what it would
+        repeat by itself, it does not repeat for this store.
+        """
+        raise InvalidTypeError(f"{cls.__name__} is opened by URL, and takes no client")
 
     @abstractmethod
     def read(
@@ -99,12 +135,13 @@ class Store(ABC):
     @abstractmethod
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
-    ) -> bool:
+    ) -> bool | Record:
         """Write ``new`` in one atomic step, if the store still holds ``old``.
 
         Told by its whole stamp; None stands for no record. ``new.keys`` are
         inserted in the same step, plainly: one that is there already makes
-        the answer False, as a moved stamp does.
+        the answer False, as a moved stamp does. Where a refusal brings the
+        record that is there for nothing, that is the answer instead of False.
         """
 
     def settles(self, change: Change) -> bool:

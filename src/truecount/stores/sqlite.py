@@ -32,9 +32,8 @@ from truecount.errors import (
     StoreTimeoutError,
     StoreURLError,
 )
-from truecount.moment import END
 from truecount.process import Process, here
-from truecount.record import Address, KeyReceipt, Ledger, Record, Stamp, make
+from truecount.record import Address, KeyReceipt, Ledger, Record, make
 from truecount.settle import settle
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
@@ -592,36 +591,14 @@ def _select(
 def _record(address: Address, fields: list[Any]) -> Record:
     """The record in a row, or `DamagedRecordError`."""
     try:
-        return _decode(fields)
+        value, deleted, text = fields
+        horizon, _, lines = text.partition("\n")
+        return Record.of(value, deleted, horizon, Ledger(lines))
     except (AttributeError, TypeError, ValueError, DamagedRecordError) as error:
         raise DamagedRecordError(
             f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "
             f"{error}"
         ) from error
-
-
-def _decode(fields: list[Any]) -> Record:
-    """The record in a row.
-
-    The end of its ledger tells what the latest write left there. Anything
-    else was written by somebody who did not write it down.
-    """
-    value, deleted, text = fields
-    horizon, _, lines = text.partition("\n")
-    ledger = Ledger(lines)
-    latest = ledger.latest()
-    if value != str(latest.after):
-        raise DamagedRecordError(
-            f"its value is {value}, where truecount had left {latest.after}. Put that back by "
-            "hand, and make the change with truecount"
-        )
-    if not 0 <= latest.time < END:
-        raise DamagedRecordError(f"its time {latest.time} is no microsecond since 1970")
-    if deleted not in (0, 1):
-        raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
-    stamp = Stamp(latest.revision, latest.writer, latest.number)
-    low, high = latest.minimum, latest.maximum
-    return Record(latest.after, stamp, latest.time, low, high, int(horizon), bool(deleted), ledger)
 
 
 def _receipts(

@@ -80,7 +80,7 @@ class Persistent:
     def replace(self, address: Address, old: Record | None, new: Record) -> bool:
         def attempt() -> bool:
             try:
-                return self.store.replace(address, old, new, timeout=SECONDS)
+                return self.store.replace(address, old, new, timeout=SECONDS) is True
             except Ambiguous:
                 if self.read(address) == new._replace(keys=()):
                     return True

@@ -69,8 +69,9 @@ class LossyStore(Store):
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
-    ) -> bool:
-        return bool(self._write(self.store.replace, address, old, new, timeout=timeout))
+    ) -> bool | Record:
+        done: bool | Record = self._write(self.store.replace, address, old, new, timeout=timeout)
+        return done
 
     def settles(self, change: Change) -> bool:
         return self.store.settles(change)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
@@ -26,12 +25,11 @@ from truecount.errors import (
     CounterError,
     DamagedRecordError,
     StoreClosedError,
-    StoreTimeoutError,
     StoreURLError,
 )
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Record
-from truecount.stores.base import Ambiguous, Store, patiently
+from truecount.stores.base import Ambiguous, Deadline, Store, patiently
 from truecount.stores.simpledb.item import (
     EXPIRES,
     SPILL,
@@ -100,16 +98,16 @@ class SimpleDBStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        item, receipts = self._look(address, keys, _Deadline(timeout))
+        item, receipts = self._look(address, keys, Deadline(timeout))
         if item.record is not None and item.record.deleted and item.value is not None:
-            self._clear(address, item, _Deadline(timeout))  # its writer could not
+            self._clear(address, item, Deadline(timeout))  # its writer could not
         self._keep(address, item)
         return item.record if item.record is None else item.record._replace(keys=receipts)
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
     ) -> bool:
-        deadline = _Deadline(timeout)
+        deadline = Deadline(timeout)
         item = self._items.pop(address, None)
         keys = tuple(receipt.key for receipt in new.keys)
         if item is None or not (_holds(item, old) and item.absent.issuperset(keys)):
@@ -203,7 +201,7 @@ class SimpleDBStore(Store):
                 yield name, item.record.value
 
     def _look(
-        self, address: Address, keys: tuple[str, ...], deadline: _Deadline
+        self, address: Address, keys: tuple[str, ...], deadline: Deadline
     ) -> tuple[Item, tuple[KeyReceipt, ...]]:
         """Read the item, and the receipts of ``keys`` from it or from items of their own."""
         service = self._service()
@@ -225,7 +223,7 @@ class SimpleDBStore(Store):
                 absent.add(key)
         return item._replace(absent=frozenset(absent)), tuple(receipts)
 
-    def _claim(self, address: Address, item: Item, new: Record, deadline: _Deadline) -> Item | None:
+    def _claim(self, address: Address, item: Item, new: Record, deadline: Deadline) -> Item | None:
         """Put only a stamp where there is none, and see what is there then.
 
         An older writer's value is not touched before it is known. None: somebody was first.
@@ -250,7 +248,7 @@ class SimpleDBStore(Store):
             return TIMESTAMP, item.timestamp
         return STAMP, item.stamp
 
-    def _clear(self, address: Address, item: Item, deadline: _Deadline) -> bool:
+    def _clear(self, address: Address, item: Item, deadline: Deadline) -> bool:
         """Take from a tombstone what older readers take for a counter; False: somebody wrote.
 
         Where it cannot be had in time the tombstone is one all the same, and
@@ -281,25 +279,6 @@ class SimpleDBStore(Store):
             new = Service(self._region, self._endpoint, self._read_timeout)
             service = self._services.setdefault(here(), new)
         return service
-
-
-class _Deadline:
-    """When the time of one call is over, which may take several requests."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._began = time.monotonic()
-
-    def left(self) -> float | None:
-        """The seconds that are left; None: no end."""
-        if self._timeout is None:
-            return None
-        return max(self._timeout - (time.monotonic() - self._began), 0.0)
-
-    def check(self) -> None:
-        """Raise `StoreTimeoutError` when time ran out; the first request is always made."""
-        if self._timeout and self.left() == 0:
-            raise StoreTimeoutError("SimpleDB took all the time allowed for what comes first")
 
 
 def _is_place(place: str, *, endpoint: bool) -> bool:

@@ -14,13 +14,14 @@ from unittest import mock
 
 from truecount import combine, plans, settle
 from truecount.change import CANCELLED, DECIDED, Add, Answer, Batch, Change, CompareAndSet, Refusal
-from truecount.combine import Line, Pending, Ticket
+from truecount.combine import Flight, Line, Pending, Ticket
 from truecount.errors import StoreTimeoutError
 from truecount.plans import Sealed, Unknown, commit, look
 from truecount.process import Writer
 from truecount.record import EMPTY, Ledger, Record, Stamp
 from truecount.steps import Plan
 from truecount.testing.simulation.store import ADDRESS, EMBEDDED, NOTHING, SUMS, SimulatedStore
+from truecount.testing.simulation.truth import Violation
 from truecount.testing.simulation.world import Client, Somebody, World
 
 __all__ = ["REMEDIES", "Echoing", "Remedy", "Restoring"]
@@ -184,6 +185,11 @@ class _OpenLine(Line):
             except BaseException as thrown:
                 error = thrown
                 self.take_in()
+
+    def _deliver(self, flight: Flight, answer: Answer, record: Record | None) -> bool:
+        if len(flight.tickets) != len(answer.outcomes):
+            raise Violation(f"{len(answer.outcomes)} outcomes for {len(flight.tickets)} callers")
+        return super()._deliver(flight, answer, record)
 
     def take_in(self) -> None:
         flight = self.flight

@@ -1,4 +1,4 @@
-"""Servers for tests and demonstrations, each a process of its own on a free port."""
+"""SimpleDB Local, as a process of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import weakref
 from typing import Self
 from urllib.parse import urlsplit
+
+from truecount.testing.servers.process import end
 
 __all__ = ["SimpleDBLocal"]
 
@@ -31,7 +33,7 @@ class SimpleDBLocal:
             text=True,
         )
         assert self.process.stdout is not None
-        weakref.finalize(self, _end, self.process, os.getpid())
+        weakref.finalize(self, end, self.process, os.getpid())
         try:
             self.url = self.process.stdout.readline().strip()
         except BaseException:  # it may be interrupted here
@@ -68,10 +70,3 @@ class SimpleDBLocal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _end(process: subprocess.Popen[str], owner: int) -> None:
-    """What nobody has stopped does not outlive its owner; a forked child is none."""
-    if owner == os.getpid() and process.poll() is None:
-        process.kill()
-        process.wait()

@@ -1,0 +1,6 @@
+"""Servers for tests and demonstrations, each a process of its own on a free port."""
+
+from truecount.testing.servers.process import Server
+from truecount.testing.servers.simpledb import SimpleDBLocal
+
+__all__ = ["Server", "SimpleDBLocal"]
