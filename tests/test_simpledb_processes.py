@@ -30,18 +30,6 @@ def url(server: SimpleDBLocal) -> str:
     return f"{server.store}?timeout=60"
 
 
-def test_eight_processes_add(url: str) -> None:
-    """8 processes, 200 ``add(1)``: 1,600 exactly, and 1,600 different numbers."""
-    numbers = sum(in_processes([(workers.add_often, (url, 200))] * 8), [])
-    assert sorted(numbers) == list(range(1, 1601))
-
-
-def test_eight_processes_step(url: str) -> None:
-    """8 processes, 100 ``c += 1`` repeated when out of sync: 800 exactly, all different."""
-    numbers = sum(in_processes([(workers.step_often, (url, 100))] * 8), [])
-    assert sorted(numbers) == list(range(1, 801))
-
-
 def test_thirty_two_creations(url: str) -> None:
     """32 creations at once in 8 processes, all with other values: one counts, all see it."""
     start = time.time() + 4

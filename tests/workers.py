@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from truecount import Counter, CounterNotFoundError, OutOfSyncError, connect
+from truecount import BoundsError, Counter, CounterNotFoundError, OutOfSyncError, connect
 from truecount.record import Address
 
 
@@ -24,9 +24,9 @@ def add_often(url: str, times: int) -> list[int]:
     return [c.add(1).after for _ in range(times)]
 
 
-def add_until(url: str, end: str) -> list[int]:
+def add_until(url: str, end: str, domain: str = "mydomain") -> list[int]:
     """Add 1 until there is a file ``end``; the numbers gained."""
-    c = Counter("mydomain", "hot", store=url)
+    c = Counter(domain, "hot", store=url)
     numbers = []
     while not os.path.exists(end):
         numbers.append(c.add(1).after)
@@ -44,6 +44,43 @@ def step_often(url: str, times: int) -> list[int]:
             continue
         numbers.append(c.value)
     return numbers
+
+
+def add_and_step(url: str, domain: str, name: str, adds: int, steps: int) -> list[int]:
+    """Add 1 so many times, and so many times by ``c += 1``, in turn; the numbers gained."""
+    c = Counter(domain, name, store=url)
+    numbers = []
+    while adds or steps:
+        if adds and (not steps or adds % 9):
+            numbers.append(c.add(1).after)
+            adds -= 1
+            continue
+        try:
+            c += 1
+        except OutOfSyncError:
+            continue
+        numbers.append(c.value)
+        steps -= 1
+    return numbers
+
+
+def sell_out(url: str, domain: str, name: str) -> list[int]:
+    """Reserve one and two numbers in turn, in 4 threads, until the bounds refuse one more."""
+    c = Counter(domain, name, store=url)
+
+    def sell(_: int) -> list[int]:
+        sold: list[int] = []
+        count = 2
+        while True:
+            try:
+                sold += c.reserve(count)
+            except BoundsError:
+                if count == 1:
+                    return sold
+            count = 3 - count
+
+    with ThreadPoolExecutor(4) as threads:
+        return sum(threads.map(sell, range(4)), [])
 
 
 def construct(url: str, initial: int, start: float) -> tuple[int, int]:

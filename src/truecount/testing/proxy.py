@@ -1,8 +1,8 @@
-"""A TCP proxy between a client and its server, which loses replies when it is told to.
+"""A TCP proxy between a client and its server, which does to requests what networks do.
 
 It knows nothing of the protocol but that one side asks and the other answers.
 So the server really does what it is asked for, and the client really does not
-hear of it.
+hear of it, or the client gives up, and its request really arrives later.
 """
 
 from __future__ import annotations
@@ -24,20 +24,33 @@ SILENCE: Final = None
 
 CHUNK: Final = 65536
 
+PATIENCE: Final = 10.0
+"""Seconds that a late request may take to be answered."""
+
+
+def _any(request: bytes) -> bool:
+    return True
+
+
+def _nothing() -> None:
+    pass
+
 
 class _Loss(NamedTuple):
     """What becomes of the next reply to a request that is ``meant``."""
 
     meant: Callable[[bytes], bool]
     instead: bytes | None
+    then: Callable[[], object]
 
 
 class Proxy:
     """Listens on a free ``port`` of 127.0.0.1, and passes on to ``host`` and ``to_port``.
 
     A context manager: its end closes every connection. ``requests`` counts what
-    clients have asked, ``lost`` how many of these were not answered. ``watch``
-    is called with the bytes of each request, from any thread.
+    clients have asked and had answered by the server, ``lost`` how many of
+    these answers they did not get, ``held`` the requests that wait to be
+    delivered. ``watch`` is called with the bytes of each request, from any thread.
     """
 
     def __init__(
@@ -51,39 +64,70 @@ class Proxy:
         self._target = host, to_port
         self._watch = watch
         self._losses: deque[_Loss] = deque()
+        self._holds: deque[Callable[[bytes], bool]] = deque()
+        self._late: list[_Late] = []
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
-        self._start(self._accept)
+        self._start(self._accept, self._listener)
+
+    @property
+    def held(self) -> int:
+        """How many requests wait to be delivered."""
+        return len(self._late)
 
     def lose(
         self,
         count: int = 1,
-        when: Callable[[bytes], bool] = lambda request: True,
+        when: Callable[[bytes], bool] = _any,
         instead: bytes | None = CUT,
+        then: Callable[[], object] = _nothing,
     ) -> None:
         """Lose the replies to the next ``count`` requests for which ``when`` is true.
 
         The server has acted on them by then. ``instead`` is what the client gets:
-        `CUT`, `SILENCE`, or other bytes.
+        `CUT`, `SILENCE`, or other bytes; before that, ``then`` is called.
         """
         with self._lock:
-            self._losses.extend([_Loss(when, instead)] * count)
+            self._losses.extend([_Loss(when, instead, then)] * count)
+
+    def hold(self, count: int = 1, when: Callable[[bytes], bool] = _any) -> None:
+        """Hold the next ``count`` requests for which ``when`` is true back, until `release`."""
+        with self._lock:
+            self._holds.extend([when] * count)
+
+    def release(self) -> int:
+        """Deliver what is held back, one after the other: how many the server has answered."""
+        with self._lock:
+            late, self._late = self._late, []
+        return sum(request.deliver() for request in late)
+
+    def refuse(self) -> None:
+        """Cut every connection, and have new ones refused, until `listen`."""
+        _shut(self._listener)
+        self._cut()
+
+    def listen(self) -> None:
+        """Accept connections again, on the same port."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
+        self._start(self._accept, self._listener)
 
     def mend(self) -> None:
-        """Lose nothing more."""
+        """Lose and hold nothing more."""
         with self._lock:
             self._losses.clear()
+            self._holds.clear()
 
     def close(self) -> None:
-        """Close all connections, and listen no more."""
+        """Close all connections, and listen no more; what is held is never delivered."""
         _shut(self._listener)
         with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            _shut(connection)
+            late, self._late = self._late, []
+        self._cut()
+        for request in late:
+            request.drop()
         for thread in self._threads:
             thread.join()
 
@@ -100,10 +144,16 @@ class Proxy:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self) -> None:
+    def _cut(self) -> None:
+        with self._lock:
+            connections = list(self._open)
+        for connection in connections:
+            _shut(connection, close=False)
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             try:
@@ -119,8 +169,18 @@ class Proxy:
             self._start(connection.ask)
             self._start(connection.answer)
 
+    def delay(self, request: bytes) -> _Late | None:
+        """When to deliver ``request``, or what has come of it so far; None: now."""
+        with self._lock:
+            if not self._holds or not self._holds[0](request):
+                return None
+            self._holds.popleft()
+            late = _Late()
+            self._late.append(late)
+            return late
+
     def fate(self, request: bytes) -> _Loss | None:
-        """What becomes of ``request``, of which this is the first to know."""
+        """What becomes of the answer to ``request``, of which this is the first to know."""
         self._watch(request)
         with self._lock:
             self.requests += 1
@@ -137,6 +197,35 @@ class Proxy:
             self._open.difference_update(connections)
 
 
+class _Late:
+    """A request that is delivered when somebody says so."""
+
+    def __init__(self) -> None:
+        self._due = threading.Event()
+        self._answered = threading.Event()
+        self._dropped = False
+
+    def deliver(self) -> bool:
+        self._due.set()
+        return self._answered.wait(PATIENCE)
+
+    def drop(self) -> None:
+        self._dropped = True
+        self._due.set()
+        self._answered.set()
+
+    def wait(self) -> bool:
+        """Wait until it is due; False: it never will be."""
+        self._due.wait()
+        return not self._dropped
+
+    def answered(self) -> None:
+        self._answered.set()
+
+    def wait_for_answer(self) -> None:
+        self._answered.wait(PATIENCE)
+
+
 class _Connection:
     """A client and the server, who speak in turn."""
 
@@ -146,13 +235,19 @@ class _Connection:
         self.server = server
         self.request = bytearray()  # since the last answer began
         self.loss: _Loss | None = None
+        self.late: _Late | None = None
 
     def ask(self) -> None:
-        """Pass on what the client asks."""
+        """Pass on what the client asks, now or later."""
         try:
             while data := self.client.recv(CHUNK):
                 self.request += data
+                late = self.late = self.proxy.delay(bytes(self.request))
+                if late is not None and not late.wait():
+                    return
                 self.server.sendall(data)
+                if late is not None:  # a client that is gone would have the server stop
+                    late.wait_for_answer()
         except OSError:
             pass
         finally:
@@ -166,6 +261,10 @@ class _Connection:
                     request = bytes(self.request)
                     self.request.clear()
                     self.loss = self.proxy.fate(request)
+                    if self.late is not None:
+                        self.late.answered()
+                    if self.loss is not None:
+                        self.loss.then()
                 if self.loss is None:
                     self.client.sendall(data)
                 elif self.loss.instead is not SILENCE:
