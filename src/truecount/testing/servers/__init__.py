@@ -2,5 +2,6 @@
 
 from truecount.testing.servers.process import Server
 from truecount.testing.servers.simpledb import SimpleDBLocal
+from truecount.testing.servers.zookeeper import ZooKeeper
 
-__all__ = ["Server", "SimpleDBLocal"]
+__all__ = ["Server", "SimpleDBLocal", "ZooKeeper"]

@@ -39,9 +39,8 @@ class Server(ABC):
     """A server that listens on a free ``port`` of 127.0.0.1, its data in a temporary ``folder``.
 
     A context manager: its end stops the server and removes the folder, and so
-    does the end of the process that started it. ``store`` is the URL of the
-    store there. Raises `RuntimeError`, with what the server says, when it does
-    not start.
+    does the end of the process that started it. Raises `RuntimeError`, with
+    what the server says, when it does not start.
     """
 
     port: int
@@ -53,11 +52,6 @@ class Server(ABC):
         weakref.finalize(self, _remove, self.folder, os.getpid())
         self.prepare()
         self.start()
-
-    @property
-    @abstractmethod
-    def store(self) -> str:
-        """The URL of the store there."""
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from truecount.change import Add, Answer, Batch, Change
+from truecount.change import Answer, Batch, Change
 from truecount.record import Address, KeyReceipt, Record
 from truecount.settle import settle
 from truecount.steps import Read, Replace, Settle, Step
@@ -108,12 +108,13 @@ class SimulatedStore:
         if batch.number <= record.ledger.number(batch.writer):
             return False
         # A world without one remedy lets additions with keys through to the engine.
-        keyless = tuple(
-            [change._replace(key=None) for change in batch.changes if type(change) is Add]
-        )
+        keyless = tuple([change._replace(key=None) for change in batch.changes])  # type: ignore[call-arg]  # all have one
         summed = sums(batch._replace(changes=keyless))
-        assert summed is not None
-        return not self.fits(record, *[record.value + part for part in summed])
+        if summed is None or summed.expected not in (None, record.value):
+            return True
+        total, lowest, highest, _ = summed
+        value = record.value
+        return not self.fits(record, value + total, value + lowest, value + highest)
 
     def fits(self, record: Record, total: int, lowest: int, highest: int) -> bool:
         """Whether every running sum stays within the bounds, and the engine's reach."""
