@@ -24,8 +24,10 @@ test: $(VENV)/has-dev
 	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev || true
 	@tools/need 'command -v redis-server && command -v redis-cli' redis-server || true
 	@tools/need 'ls /usr/lib/postgresql/*/bin/postgres' postgresql || true
+	@tools/need 'test -x /usr/sbin/pgbouncer || command -v pgbouncer' pgbouncer || true
 	@tools/need 'command -v etcd' etcd-server || true
-	$(BIN)/python -m pytest
+	@tools/need 'test -e /usr/share/java/zookeeper.jar && command -v java' zookeeper default-jre-headless || true
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(VENV)/has-dev
 	$(BIN)/ruff check

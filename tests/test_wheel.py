@@ -42,7 +42,8 @@ def test_requirements(wheel: zipfile.ZipFile) -> None:
     always = [line for line in required if "extra ==" not in line]
     assert always == ["Requires-Dist: platformdirs>=4"]
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if "Provides-Extra" in line}
-    assert {"all", "cli", "simpledb", "simpledb-local", "testing"} <= extras
+    stores = {"dynamodb", "etcd", "postgresql", "redis", "simpledb"}
+    assert {"all", "cli", "simpledb-local", "testing", *stores} <= extras
 
 
 def test_it_works(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -33,6 +33,18 @@ def add_until(url: str, end: str, domain: str = "mydomain") -> list[int]:
     return numbers
 
 
+def add_and_time(url: str, end: str) -> tuple[list[int], float]:
+    """Add 1 until there is a file ``end``; the numbers gained, and the longest wait in seconds."""
+    c = Counter("mydomain", "hot", store=url)
+    numbers = []
+    longest = 0.0
+    while not os.path.exists(end):
+        began = time.monotonic()
+        numbers.append(c.add(1).after)
+        longest = max(longest, time.monotonic() - began)
+    return numbers, longest
+
+
 def step_often(url: str, times: int) -> list[int]:
     """``c += 1`` so many times, again whenever somebody else was first; the numbers gained."""
     c = Counter("mydomain", "hot", store=url)

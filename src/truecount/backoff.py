@@ -10,13 +10,21 @@ __all__ = ["seconds"]
 FIRST: Final = 0.001
 LONGEST: Final = 1.0
 
+CROWDED: Final = 0.064
+"""Seconds that somebody waits at most who only came second.
 
-def seconds(attempt: int, dice: random.Random | None = None) -> float:
+A longer wait lets one writer go on undisturbed for longer, which is faster,
+and starves the others.
+"""
+
+
+def seconds(attempt: int, *, crowded: bool = False, dice: random.Random | None = None) -> float:
     """The wait after ``attempt`` earlier ones, in seconds.
 
     Exponential with full jitter (Marc Brooker, "Exponential Backoff and
     Jitter", AWS Architecture Blog, 2015): a random part of a span that doubles
     from 1 ms to 1 s, so that those who collided do not collide again.
+    ``crowded``: nothing is wrong but that others were first.
     """
-    span = min(LONGEST, FIRST * 2.0 ** min(attempt, 20))
+    span = min(CROWDED if crowded else LONGEST, FIRST * 2.0 ** min(attempt, 20))
     return span * (random if dice is None else dice).random()

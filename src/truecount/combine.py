@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from truecount.change import (
     ALONE,
+    BEYOND,
     DECIDED,
     OUTSIDE,
     Answer,
@@ -211,12 +212,12 @@ class Line:
                 return
             self._hand_over()
 
-    def sit_down(self, ticket: Ticket, batch: Batch, *, in_doubt: bool) -> None:
+    def sit_down(self, ticket: Ticket, batch: Batch, *, engine: bool, in_doubt: bool) -> None:
         """Go on leading with ``batch`` from a place in the line, after a first attempt."""
         ticket.leads = True
         sealed = Sealed(batch)
         sealed.engine = in_doubt
-        flight = Flight(sealed, [ticket], True)
+        flight = Flight(sealed, [ticket], engine)
         with self.lock:
             self.flight = flight
             self.leader = ticket
@@ -423,7 +424,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         if batch is None:
             return run_inside(submit(line, change), store, timeout)
         problem: CounterError | Ambiguous | None = None
-        in_doubt = True
+        in_doubt = engine = True
         try:
             answer = store.settle(line.address, batch, timeout=timeout)
         except (CounterError, Ambiguous) as error:
@@ -435,14 +436,15 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
                 if answer.verdict == DECIDED:
                     line.passed(answer.view)
                     return answer.outcomes[0], answer.view
-                in_doubt = False
+                engine = answer.verdict != BEYOND
+                in_doubt = line.ground.always_fence and not engine  # it may be delivered again
         elif isinstance(problem, CounterError):
             in_doubt = False
             if not isinstance(problem, PASSING):
                 line.passed(None)
                 raise problem
         ticket = Ticket(line, change)
-        line.sit_down(ticket, batch, in_doubt=in_doubt)
+        line.sit_down(ticket, batch, engine=engine, in_doubt=in_doubt)
         left = None if timeout is None else timeout - (time.monotonic() - began)
         return run_inside(see_through(line, ticket), store, left)
     except BaseException as interruption:

@@ -118,10 +118,10 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
             return store.replace(address, old, new, timeout=left)
         case Read(address, keys):
             return store.read(address, keys, timeout=left)
-        case Pause(attempt):
+        case Pause(attempt, crowded):
             if left is not None and left <= 0:
                 raise Expired
-            rest = backoff.seconds(attempt)
+            rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
         case Wait(ticket):
             gate = Gate()

@@ -127,6 +127,7 @@ def commit(
     trouble: CounterError | None = None
     attempt = 0
     while True:
+        crowded = False
         try:
             if engine:
                 answer = yield from _by_engine(address, sealed, ground)
@@ -139,6 +140,7 @@ def commit(
                 decided = yield from _by_condition(address, sealed, ground, known)
                 if decided is not None:
                     return decided
+                crowded = True
         except Ambiguous as error:
             trouble = error.cause
         except CounterError as error:
@@ -147,7 +149,7 @@ def commit(
             trouble = error
         known = None
         try:
-            yield Pause(attempt)
+            yield Pause(attempt, crowded)
         except Expired:
             trouble = trouble or StoreTimeoutError("other writers were first, time after time")
             if not is_definite(sealed):

@@ -60,6 +60,7 @@ class Pause(NamedTuple):
     """Let some time pass before the next attempt: None."""
 
     attempt: int  # how many attempts came before
+    crowded: bool = False  # nothing is wrong but that others were first
 
 
 class Ticket(Protocol):

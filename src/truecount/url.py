@@ -86,6 +86,19 @@ class StoreURL:
             raise StoreURLError(f"?{name}={value}: it is one of {', '.join(allowed)}")
         return value
 
+    def option(self, name: str) -> str | None:
+        """The option ``name`` as it stands there; None unless given."""
+        return self._take(name)
+
+    def count(self, name: str, default: int) -> int:
+        """The option ``name`` as a whole number, 0 or more."""
+        value = self._take(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit() and len(value) <= 9):
+            raise StoreURLError(f"?{name}={value}: it is a whole number, 0 or more")
+        return int(value)
+
     def seconds(self, name: str, default: float | None) -> float | None:
         """The option ``name`` as a number of seconds, or None for ``none``."""
         value = self._take(name)

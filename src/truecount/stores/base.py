@@ -7,6 +7,7 @@ Two methods make a store, `Store.read` and `Store.replace`; a third,
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,7 +24,10 @@ from truecount.errors import (
 from truecount.record import WRITERS, Address, Record
 from truecount.url import StoreURL
 
-__all__ = ["KEY_TTL", "PASSING", "TIMEOUT", "Ambiguous", "Deadline", "Store", "patiently"]
+__all__ = [
+    *("KEY_TTL", "PASSING", "TIMEOUT"),
+    *("Ambiguous", "Deadline", "Store", "beforehand", "patiently"),
+]
 
 T = TypeVar("T")
 
@@ -202,6 +206,15 @@ class Store(ABC):
     def shown(self) -> str:
         """The URL without its passwords, for people to read."""
         return StoreURL(self.url).shown
+
+
+@contextlib.contextmanager
+def beforehand() -> Iterator[None]:
+    """What is prepared before a change is no part of it: the change itself was not sent."""
+    try:
+        yield
+    except Ambiguous as error:
+        raise error.cause from error
 
 
 def patiently(question: Callable[[], T], timeout: float | None) -> T:

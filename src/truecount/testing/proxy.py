@@ -242,15 +242,17 @@ class _Connection:
         try:
             while data := self.client.recv(CHUNK):
                 self.request += data
-                late = self.late = self.proxy.delay(bytes(self.request))
-                if late is not None and not late.wait():
-                    return
+                late = self.proxy.delay(bytes(self.request))
+                if late is not None:
+                    self.late = late
+                    if not late.wait():
+                        return
                 self.server.sendall(data)
-                if late is not None:  # a client that is gone would have the server stop
-                    late.wait_for_answer()
         except OSError:
             pass
         finally:
+            if self.late is not None:  # a client that is gone would have the server stop
+                self.late.wait_for_answer()
             _shut(self.server, close=False)
 
     def answer(self) -> None:
