@@ -7,6 +7,8 @@
 1
 """
 
+from typing import TYPE_CHECKING, Any
+
 from truecount import counter
 from truecount.change import Receipt
 from truecount.connect import connect
@@ -36,9 +38,14 @@ from truecount.errors import (
 )
 from truecount.stores.base import Store
 
+if TYPE_CHECKING:
+    from truecount.aio import AsyncCounter, AsyncDomain
+
 __all__ = [
     "STORED",
     "UNCHANGED",
+    "AsyncCounter",
+    "AsyncDomain",
     "BoundsError",
     "BoundsMismatchError",
     "Counter",
@@ -67,3 +74,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Bring in what awaits when somebody asks for it: most programs do not."""
+    if name in ("AsyncCounter", "AsyncDomain"):
+        from truecount import aio
+
+        return getattr(aio, name)
+    raise AttributeError(f"module 'truecount' has no attribute {name!r}")

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, Final, Never, Protocol, Self, SupportsIndex, TypeVar, runtime_checkable
+from typing import Any, Final, Never, SupportsIndex, TypeVar
 
-from truecount.arguments import (
-    check_amount,
-    check_bounds,
-    check_count,
-    check_domain,
-    check_key,
-    check_name,
-    check_timeout,
-    check_value,
-    integer,
-)
-from truecount.change import (
-    MOVED,
-    REUSED,
-    Add,
-    Change,
-    CompareAndSet,
-    Create,
-    Delete,
-    Limit,
-    Outcome,
-    Receipt,
-    Refusal,
-    Set,
-)
-from truecount.combine import Line, Pending, ask, attach, line_at
-from truecount.conclude import conclude, not_found
-from truecount.connect import connect
-from truecount.defaults import (
-    CONFIGURED,
-    STORED,
-    UNCHANGED,
-    Configured,
-    Default,
-    Stored,
-    Unchanged,
-)
+from truecount.arguments import check_amount, check_count, check_key, check_value, integer
+from truecount.change import Add, Change, CompareAndSet, Delete, Outcome, Receipt, Set
+from truecount.combine import Pending, ask, attach, line_at
+from truecount.conclude import conclude
+from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored, Unchanged
 from truecount.drive import run
-from truecount.errors import (
-    BoundsError,
-    BoundsMismatchError,
-    InvalidTypeError,
-    ReceiptNotFoundError,
-    StoreTimeoutError,
-)
-from truecount.integer import Integer
-from truecount.moment import to_datetime, to_iso
+from truecount.errors import BoundsError, InvalidTypeError
+from truecount.handle import Asking, Handle, Look, Namespace, limit_of, opening
 from truecount.plans import look
-from truecount.process import here
-from truecount.record import DIGITS, MOST, Address, Record, View, make
-from truecount.settle import receipt_of
+from truecount.record import DIGITS, MOST, Record, make
 from truecount.steps import Plan
-from truecount.stores.base import Store
+from truecount.stores.base import Deadline, Store
 from truecount.unsettled import outcome_unknown
 
 __all__ = ["Counter"]
@@ -70,16 +27,6 @@ T = TypeVar("T")
 
 BITS: Final = MOST.bit_length()
 """2 to this power is too long a value."""
-
-
-@runtime_checkable
-class Namespace(Protocol):
-    """What `Counter` needs of a `Domain`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def store(self) -> Store: ...
 
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex], C]:
@@ -101,7 +48,7 @@ def _no_such_operator(sign: str, instead: str) -> Callable[[C, Never], C]:
     return method
 
 
-class Counter(Integer):
+class Counter(Handle):
     """An integer that lives in a database, shared by any number of processes.
 
     It reads as an int and keeps itself in step with the true value:
@@ -165,7 +112,7 @@ class Counter(Integer):
         OutcomeUnknownError: it could not be told in time whether it was created.
     """
 
-    __slots__ = ("__weakref__", "_address", "_line", "_store", "_view")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -179,94 +126,12 @@ class Counter(Integer):
         create: bool = True,
         timeout: float | Configured | None = CONFIGURED,
     ) -> None:
-        first = check_value(initial, "the initial value")
-        least = _bound(minimum, "the minimum", STORED)
-        most = _bound(maximum, "the maximum", STORED)
-        creation = Create(
-            first,
-            None if least is STORED else least,
-            None if most is STORED else most,
-        )
-        check_bounds(creation.minimum, creation.maximum)
-        if isinstance(domain, Namespace) and not isinstance(domain, Counter):
-            if store is not None and connect(store) is not domain.store:
-                raise InvalidTypeError(
-                    "the domain brings its own store: give the store to one of them only"
-                )
-            self._address = Address(check_domain(domain.name), check_name(name))
-            self._store = domain.store
-        else:
-            self._address = Address(check_domain(domain), check_name(name))
-            self._store = connect(store)
+        asked = opening(domain, name, initial, store, minimum, maximum)
+        self._address = asked.address
+        self._store = asked.store
         self._line = line_at(self._store, self._address, 0)
-        view = self._run(attach(self._line, creation if create else None), timeout)
-        if isinstance(view, Refusal):
-            conclude(self._address, creation, view)
-        if not isinstance(view, View):
-            raise not_found(self._address)
-        if (least is not STORED and least != view.minimum) or (
-            most is not STORED and most != view.maximum
-        ):
-            raise BoundsMismatchError(
-                f"{self._shown} has the bounds {view.minimum} to {view.maximum}: leave them out, "
-                "or change them with limit()",
-                minimum=view.minimum,
-                maximum=view.maximum,
-            )
-        self._view = view
-
-    # What the object shows, without a request
-
-    @property
-    def domain(self) -> str:
-        """The namespace that the counter is in."""
-        return self._address.domain
-
-    @property
-    def name(self) -> str:
-        """The counter's name in its domain."""
-        return self._address.name
-
-    @property
-    def store(self) -> Store:
-        """The store that holds the counter."""
-        return self._store
-
-    @property
-    def value(self) -> int:
-        """The value last seen, as a plain int."""
-        return self._view.value
-
-    @property
-    def revision(self) -> int:
-        """How many writes the record has seen; grows by one with each. Not from 0."""
-        return self._view.stamp.revision
-
-    @property
-    def timestamp(self) -> str:
-        """When the value was last written, as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``."""
-        return to_iso(self._view.time)
-
-    @property
-    def updated_at(self) -> datetime:
-        """When the value was last written, as an aware datetime in UTC."""
-        return to_datetime(self._view.time)
-
-    @property
-    def minimum(self) -> int | None:
-        """The least value allowed, or None."""
-        return self._view.minimum
-
-    @property
-    def maximum(self) -> int | None:
-        """The greatest value allowed, or None."""
-        return self._view.maximum
-
-    def __int__(self) -> int:
-        return self._view.value
-
-    def __repr__(self) -> str:
-        return f"<Counter {self.name!r} in {self.domain!r}: {self._view.value}>"
+        plan = attach(self._line, asked.creation if create else None)
+        self._view = asked.check(self._run(plan, timeout))
 
     # Changes of the true value
 
@@ -327,42 +192,8 @@ class Counter(Integer):
         raises about the true value ends the update. With a ``key``, any two
         updates count as the same change. Raises as `add`.
         """
-        key = check_key(key)
-        limit = self._timeout(timeout)
-        began = time.monotonic()
-
-        def left() -> float | None:
-            return None if limit is None else max(limit - (time.monotonic() - began), 0.0)
-
-        value, fresh = self.value, False
-        if key is not None:
-            record = self._look((key,), left())
-            repeat = CompareAndSet(record.value, record.value, key)
-            for known in record.keys:
-                same = known.text == repeat.text
-                return conclude(
-                    self._address, repeat, receipt_of(known) if same else Refusal(REUSED)
-                )
-            value, fresh = record.value, True
-        while True:
-            try:
-                new = check_value(fn(value), "what fn returned")
-            except Exception:  # fn's own business, unless it was shown a value that is past
-                if fresh or self.refresh(timeout=left()) == value:
-                    raise
-                value, fresh = self.value, True
-                continue
-            change = CompareAndSet(value, new, key)
-            rest = left()
-            outcome = self._outcome(change, rest)
-            if isinstance(outcome, Receipt) or outcome.code != MOVED or outcome.value is None:
-                return conclude(self._address, change, outcome)
-            value, fresh = outcome.value, True
-            if rest == 0:
-                raise StoreTimeoutError(
-                    f"other writers of {self._shown} were first, time after time; "
-                    "nothing was applied"
-                )
+        deadline = Deadline(self._timeout(timeout))
+        return self._follow(self._updating(fn, check_key(key), deadline))
 
     def compare_and_set(
         self,
@@ -375,14 +206,7 @@ class Counter(Integer):
 
         Raises as `add`.
         """
-        change = CompareAndSet(
-            check_value(expected, "the expected value"), check_value(new, "the new value")
-        )
-        outcome = self._outcome(change, timeout)
-        if isinstance(outcome, Refusal) and outcome.code == MOVED:
-            return False
-        conclude(self._address, change, outcome)
-        return True
+        return self._follow(self._comparing(expected, new, self._timeout(timeout)))
 
     def reserve(
         self,
@@ -395,8 +219,7 @@ class Counter(Integer):
 
         They are ``before + 1`` to ``after``. Raises as `add`.
         """
-        receipt = self.add(check_count(n, "the number of ids"), key=key, timeout=timeout)
-        return range(receipt.before + 1, receipt.after + 1)
+        return self._follow(self._reserving(n, key, self._timeout(timeout)))
 
     def ids(
         self, block: SupportsIndex = 1, *, timeout: float | Configured | None = CONFIGURED
@@ -424,20 +247,14 @@ class Counter(Integer):
 
         Raises `CounterNotFoundError` after a deletion.
         """
-        began = self._view
-        self._see(began, self._look((), timeout).view, self._line_here())
-        return self._view.value
+        return self._follow(self._refreshing(Deadline(self._timeout(timeout))))
 
     def receipt(self, key: str, *, timeout: float | Configured | None = CONFIGURED) -> Receipt:
         """Return the receipt of the change that was made under ``key``.
 
         Raises `ReceiptNotFoundError` when there is none, or none any more.
         """
-        if check_key(key) is None:
-            raise InvalidTypeError("an idempotency key must be a string, not None")
-        for known in self._look((key,), timeout).keys:
-            return receipt_of(known)
-        raise ReceiptNotFoundError(f"no change of {self._shown} is known under the key {key!r}")
+        return self._follow(self._finding(key, self._timeout(timeout)))
 
     def limit(
         self,
@@ -450,11 +267,7 @@ class Counter(Integer):
 
         Raises `BoundsError` when the value is outside of the new ones.
         """
-        least = _bound(minimum, "the minimum", UNCHANGED)
-        most = _bound(maximum, "the maximum", UNCHANGED)
-        if isinstance(least, int) and isinstance(most, int):
-            check_bounds(least, most)
-        self._change(Limit(least, most), timeout)
+        self._change(limit_of(minimum, maximum), timeout)
 
     def delete(self, *, timeout: float | Configured | None = CONFIGURED) -> None:
         """Delete the counter. This object goes on showing what it last saw.
@@ -491,25 +304,7 @@ class Counter(Integer):
             )
         self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
 
-    # Copies and pickles: other handles on the same counter
-
-    def __copy__(self) -> Self:
-        return _handle(type(self), self._address, self._store, self._view)
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self.__copy__()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _handle, (type(self), self._address, self._store, self._view)
-
     # Requests
-
-    @property
-    def _shown(self) -> str:
-        return f"counter {self.name!r} in domain {self.domain!r}"
-
-    def _timeout(self, timeout: float | Configured | None) -> float | None:
-        return self._store.timeout if timeout is CONFIGURED else check_timeout(timeout)
 
     def _run(self, plan: Plan[T], timeout: float | Configured | None) -> T:
         try:
@@ -517,18 +312,26 @@ class Counter(Integer):
         except Pending as pending:
             raise outcome_unknown(self._store, self._address, pending) from pending.cause
 
-    def _look(self, keys: tuple[str, ...], timeout: float | Configured | None) -> Record:
-        record = self._run(look(self._address, keys), timeout)
-        if record is None or (record.deleted and not record.keys):
-            raise not_found(self._address)
-        return record
+    def _follow(self, asking: Asking[T]) -> T:
+        """Make the requests of ``asking``, and return what it returns."""
+        answer: Record | Outcome | None = None
+        try:
+            while True:
+                request = asking.send(answer)
+                if type(request) is Look:
+                    record = self._run(look(self._address, request.keys), request.timeout)
+                    answer = self._found(record)
+                else:
+                    answer = self._outcome(*request)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # typed by the call
 
     def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
         line = self._line_here()
         store = self._store
-        limit = store.timeout if timeout is CONFIGURED else check_timeout(timeout)
+        limit = store.timeout if timeout is CONFIGURED else self._timeout(timeout)
         try:
             outcome, view = ask(line, change, store, limit)
         except Pending as pending:
@@ -536,50 +339,11 @@ class Counter(Integer):
         self._see(began, view, line)
         return outcome
 
-    def _line_here(self) -> Line:
-        """The line of this process: a fork is a writer of its own, and has locks of its own."""
-        line = self._line
-        if line.writer.process is not here():
-            line = self._line = line_at(self._store, self._address, self._view.stamp.revision)
-        return line
-
     def _change(self, change: Change, timeout: float | Configured | None) -> Receipt:
         outcome = self._outcome(change, timeout)
         if type(outcome) is Receipt:
             return outcome
         return conclude(self._address, change, outcome)
-
-    def _see(self, began: View, seen: View | None, line: Line) -> None:
-        """Show ``seen``, which was looked up after ``began`` was shown.
-
-        Only forward: what another thread has shown meanwhile may be newer.
-        When nobody has, ``seen`` is, whatever its revision: the store may
-        have been restored from a backup.
-        """
-        if seen is None:
-            return
-        with line.lock:
-            if self._view is began or seen.stamp.revision > self._view.stamp.revision:
-                self._view = seen
-
-
-def _handle(cls: type[C], address: Address, store: Store, view: View) -> C:
-    """Make a handle that shows ``view``. No request is made, and nothing created."""
-    counter = cls.__new__(cls)
-    counter._address = address
-    counter._store = store
-    counter._line = line_at(store, address, view.stamp.revision)
-    counter._view = view
-    return counter
-
-
-def _bound(bound: Any, what: str, left_out: Default) -> Any:
-    """A bound as an int, if one was given; ``left_out`` stands for none."""
-    if bound is None or bound is left_out:
-        return bound
-    if isinstance(bound, Default):
-        raise InvalidTypeError(f"{what} is an integer, None, or left out; not {bound!r}")
-    return check_value(bound, what)
 
 
 def _is_too_long(operate: Callable[[Any, Any], Any], value: int, operand: int) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
-from truecount.arguments import check_amount, check_domain, check_name
+from truecount.arguments import check_amount, check_name
 from truecount.change import Receipt
-from truecount.connect import connect
 from truecount.counter import Counter
 from truecount.defaults import CONFIGURED, STORED, Configured, Stored
 from truecount.errors import (
@@ -18,12 +17,12 @@ from truecount.errors import (
     OutcomeUnknownError,
     StoreTimeoutError,
 )
-from truecount.stores.base import Store
+from truecount.handle import Place
 
 __all__ = ["Domain"]
 
 
-class Domain:
+class Domain(Place):
     """The counters of one namespace.
 
     >>> from truecount import Domain
@@ -44,35 +43,7 @@ class Domain:
         store: a `Store`, or its URL; `connect` tells the default.
     """
 
-    __slots__ = ("_name", "_store")
-
-    def __init__(self, name: str, *, store: Store | str | None = None) -> None:
-        self._name = check_domain(name)
-        self._store = connect(store)
-
-    @property
-    def name(self) -> str:
-        """The domain's name."""
-        return self._name
-
-    @property
-    def store(self) -> Store:
-        """The store that holds it."""
-        return self._store
-
-    def __repr__(self) -> str:
-        return f"<Domain {self._name!r} in {self._store!r}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Domain):
-            return NotImplemented
-        return (self._name, self._store) == (other._name, other._store)
-
-    def __hash__(self) -> int:
-        return hash((self._name, self._store))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _domain, (self._name, self._store)
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> Counter:
         return Counter(self, name)
@@ -168,7 +139,3 @@ class Domain:
     def snapshot(self) -> dict[str, int]:
         """Return every counter's value, by name."""
         return self._store.snapshot(self._name)
-
-
-def _domain(name: str, store: Store) -> Domain:
-    return Domain(name, store=store)

@@ -1,0 +1,380 @@
+"""The awaiting face: the same counter, whose loop is never blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import truecount
+from truecount import (
+    AsyncCounter,
+    AsyncDomain,
+    BoundsError,
+    BoundsMismatchError,
+    Counter,
+    CounterError,
+    CounterNotFoundError,
+    Domain,
+    InvalidTypeError,
+    KeyReusedError,
+    OutcomeUnknownError,
+    ReceiptNotFoundError,
+    StoreTimeoutError,
+    connect,
+)
+from truecount.change import Add, Answer, Batch
+from truecount.combine import SENT
+from truecount.record import Address
+from truecount.testing.lossy import LossyStore
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/counters.db"
+
+
+class SlowStore(LossyStore):
+    """A store whose additions wait until they may go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(connect(url))
+        self.go_on = threading.Event()
+        self.began = threading.Event()
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        if type(batch.changes[0]) is Add:
+            self.began.set()
+            self.go_on.wait(10)
+        return super().settle(address, batch, timeout=timeout)
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` is true."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_every_method(url: str) -> None:
+    """Each method does what its blocking counterpart does."""
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", 5, minimum=0, maximum=1000, store=url)
+        assert (c, c + 1, c.minimum, c.maximum) == (5, 6, 0, 1000)
+        assert await c.add(2) == 7
+        assert (await c.subtract(3)).before == 7
+        assert await c.set(10) == 10
+        assert await c.update(lambda v: v * 2) == 20
+        assert await c.compare_and_set(20, 21)
+        assert not await c.compare_and_set(20, 22)
+        assert await c.reserve(3) == range(22, 25)
+        assert await c.add(1, key="one") == await c.add(1, key="one") == 25
+        assert (await c.receipt("one")).replayed
+        numbers = []
+        async for number in c.ids(2):
+            numbers.append(number)
+            if len(numbers) == 3:
+                break
+        assert numbers == [26, 27, 28]
+        await c.limit(maximum=30)
+        with pytest.raises(BoundsError):
+            await c.add(100)
+        with pytest.raises(KeyReusedError):
+            await c.add(2, key="one")
+        with pytest.raises(ReceiptNotFoundError):
+            await c.receipt("two")
+        assert await c.refresh() == 29
+        await c.delete()
+        with pytest.raises(CounterNotFoundError):
+            await c.add(1)
+
+    asyncio.run(main())
+
+
+def test_bad_input(url: str) -> None:
+    """Mistakes are told as in the blocking face, and by TypeErrors that say what to do."""
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", store=url)
+        with pytest.raises(InvalidTypeError, match=r"await counter.add\(n\)"):
+            c += 1  # type: ignore[misc]
+        with pytest.raises(InvalidTypeError, match=r"await AsyncCounter.open"):
+            AsyncCounter("mydomain", "counter1")
+        with pytest.raises(InvalidTypeError, match="integer"):
+            await c.add(1.5)  # type: ignore[arg-type]
+        with pytest.raises(BoundsMismatchError):
+            await AsyncCounter.open("mydomain", "counter1", minimum=3, store=url)
+        with pytest.raises(CounterNotFoundError):
+            await AsyncCounter.open("mydomain", "counter2", create=False, store=url)
+
+    asyncio.run(main())
+
+
+def test_both_faces_have_the_same_methods() -> None:
+    """What can be done with one can be done with the other."""
+    only_blocking = {"__next__"}  # a coroutine for next() would never be awaited
+    for name, method in vars(Counter).items():
+        if callable(method) and not name.startswith("_"):
+            assert hasattr(AsyncCounter, name), name
+        if name.startswith("__i") and name != "__init__":
+            assert name in vars(AsyncCounter), name
+    assert only_blocking.isdisjoint(vars(AsyncCounter))
+
+
+def test_a_thousand_tasks(url: str) -> None:
+    """1,000 tasks add 10 times: 10,000 different numbers, in far fewer transactions."""
+    store = LossyStore(connect(url))
+
+    async def main() -> list[int]:
+        c = await AsyncCounter.open("mydomain", "hot", store=store)
+
+        async def add() -> list[int]:
+            return [(await c.add()).after for _ in range(10)]
+
+        return sum(await asyncio.gather(*[add() for _ in range(1000)]), [])
+
+    assert sorted(asyncio.run(main())) == list(range(1, 10_001))
+    assert store.writes < 1000
+
+
+def test_the_loop_is_never_blocked(url: str) -> None:
+    """While a store takes its time, everything else goes on."""
+    store = SlowStore(url)
+
+    async def main() -> float:
+        c = Counter("mydomain", "counter1", store=url)
+        slow = await AsyncCounter.open("mydomain", "counter1", store=store)
+        adds = [asyncio.create_task(slow.add()) for _ in range(20)]
+        longest, last = 0.0, time.monotonic()
+        for _ in range(50):
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        store.go_on.set()
+        await asyncio.gather(*adds)
+        assert c.refresh() == 20
+        return longest
+
+    assert asyncio.run(main()) < 0.25
+
+
+def test_cancelled_before_it_was_sent(url: str) -> None:
+    """A task that is cancelled in line has not changed anything, and holds nobody up."""
+    store = SlowStore(url)
+
+    async def main() -> int:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        first = asyncio.create_task(c.add(1))
+        await soon(store.began.is_set)
+        second = asyncio.create_task(c.add(10))
+        third = asyncio.create_task(c.add(100))
+        await soon(lambda: len(c._line.waiting) == 2)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await second
+        assert not hasattr(caught.value, "__notes__")
+        store.go_on.set()
+        assert (await first, await third) == (1, 101)
+        return await c.refresh()
+
+    assert asyncio.run(main()) == 101
+
+
+def test_cancelled_before_it_began(url: str) -> None:
+    """So has one that was called to lead, and cancelled before it could."""
+
+    async def main() -> int:
+        c = await AsyncCounter.open("mydomain", "counter1", store=url)
+        adds = [asyncio.create_task(c.add(1)) for _ in range(2)]
+        await asyncio.sleep(0)  # they stand in line, and the first is called to lead
+        adds[0].cancel()
+        await asyncio.gather(*adds, return_exceptions=True)
+        assert await adds[1] == await c.refresh()
+        return await c.refresh()
+
+    assert asyncio.run(main()) in (1, 2)
+
+
+def test_cancelled_after_it_was_sent(url: str) -> None:
+    """A change that was sent is seen through, though its task is cancelled: nobody waits for it."""
+    store = SlowStore(url)
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        first = asyncio.create_task(c.add(1))
+        await soon(store.began.is_set)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await first
+        assert caught.value.__notes__ == [SENT]
+        second = asyncio.create_task(c.add(10))
+        await asyncio.sleep(0.01)
+        store.go_on.set()
+        assert await second == 11
+        assert c._line.name == c._line.writer.name
+
+    asyncio.run(main())
+
+
+def test_a_lost_reply(url: str) -> None:
+    """Replies that are lost are asked after, in the loop too."""
+    store = LossyStore(connect(url))
+
+    async def main() -> int:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        store.lose_replies(3)
+        await asyncio.gather(*[c.add(1) for _ in range(10)])
+        return await c.refresh()
+
+    assert asyncio.run(main()) == 10
+
+
+def test_unknown(url: str) -> None:
+    """What cannot be known in time is unknown, and can be settled later."""
+    store = LossyStore(connect(url))
+
+    async def main() -> OutcomeUnknownError:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        store.lose_replies(1)
+        store.go_down()
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await c.add(1, timeout=0.1)
+        return caught.value
+
+    unknown = asyncio.run(main())
+    store.mend()
+    assert unknown.retry() == 1
+    assert Counter("mydomain", "counter1", store=url) == 1
+
+
+def test_a_timeout_in_line(url: str) -> None:
+    """Who waits too long behind others has not changed anything; what was sent is unknown."""
+    store = SlowStore(url)
+
+    async def main() -> int:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        first = asyncio.create_task(c.add(1))
+        await soon(store.began.is_set)
+        with pytest.raises(StoreTimeoutError):
+            await c.add(10, timeout=0.05)
+        store.go_on.set()
+        await first
+        return await c.refresh()
+
+    assert asyncio.run(main()) == 1
+
+
+def test_tasks_and_threads_share_a_line(url: str) -> None:
+    """Tasks of two loops and threads that block add to one counter: all exact."""
+    store = connect(url)
+    Counter("mydomain", "hot", store=store)
+    numbers: list[int] = []
+
+    def in_a_loop() -> None:
+        async def main() -> list[int]:
+            c = await AsyncCounter.open("mydomain", "hot", store=store)
+
+            async def add() -> list[int]:
+                return [(await c.add()).after for _ in range(20)]
+
+            return sum(await asyncio.gather(*[add() for _ in range(50)]), [])
+
+        numbers.extend(asyncio.run(main()))
+
+    def blocking() -> None:
+        c = Counter("mydomain", "hot", store=store)
+        numbers.extend([c.add().after for _ in range(500)])
+
+    threads = [threading.Thread(target=work) for work in (in_a_loop, blocking) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 3001))
+
+
+def test_a_loop_that_ends(url: str) -> None:
+    """When a loop ends in the middle, what it had sent is taken over by whoever comes next."""
+    store = SlowStore(url)
+    opened = []
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        opened.append(c)
+        asyncio.create_task(c.add(1))  # noqa: RUF006  # nobody is to wait for it
+        asyncio.create_task(c.add(1))  # noqa: RUF006
+        await soon(store.began.is_set)
+        store.go_on.set()
+
+    asyncio.run(main())
+    c = Counter("mydomain", "counter1", store=store)
+    assert c.add(10, timeout=5).after in (10, 11, 12)
+    assert c.refresh() == c.value
+
+
+def test_a_loop_that_is_closed_without_notice(url: str) -> None:
+    """Callers of a loop that was just closed hold nobody up."""
+    store = SlowStore(url)
+    loop = asyncio.new_event_loop()
+
+    async def main() -> list[asyncio.Task[Any]]:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        adds = [asyncio.create_task(c.add(1)) for _ in range(2)]
+        await soon(store.began.is_set)
+        return adds
+
+    adds = loop.run_until_complete(main())
+    loop.close()
+    store.go_on.set()
+    c = Counter("mydomain", "counter1", store=url)
+    assert c.add(10, timeout=5) in (10, 11, 12)
+    for add in adds:
+        add._log_destroy_pending = False  # type: ignore[attr-defined]  # we know
+    del add, adds
+    gc.collect()
+
+
+def test_domain(url: str) -> None:
+    """A domain lists, finds and makes counters, and looking never creates."""
+
+    async def main() -> None:
+        votes = AsyncDomain("votes", store=url)
+        assert (votes.name, votes.store) == ("votes", connect(url))
+        assert await votes.get("yes") is None
+        yes = await votes.counter("yes")
+        await yes.add(2)
+        assert [name async for name in votes] == ["yes"]
+        assert await votes.snapshot() == {"yes": 2}
+        found = await votes.get("yes")
+        assert found == 2
+        assert Domain("votes", store=url)["yes"] == 2
+        with pytest.raises(TypeError):
+            votes["yes"]  # type: ignore[index]
+
+    asyncio.run(main())
+
+
+def test_it_is_brought_in_when_asked_for() -> None:
+    """The names are there, and any other is an AttributeError."""
+    assert truecount.AsyncCounter is AsyncCounter
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = truecount.nothing
+
+
+def test_a_refusal(url: str) -> None:
+    """A definite error of the store is told to all whom it concerns."""
+    store = LossyStore(connect(url))
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        store.refuse(CounterError("no"))
+        outcomes = await asyncio.gather(*[c.add(1) for _ in range(3)], return_exceptions=True)
+        assert all(isinstance(outcome, CounterError) for outcome in outcomes)
+        assert await c.refresh() == 0
+
+    asyncio.run(main())
