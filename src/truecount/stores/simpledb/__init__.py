@@ -14,22 +14,19 @@ overwritten. Where an item has none, a claim puts it there.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 from truecount import moment
 from truecount.errors import (
     CounterError,
     DamagedRecordError,
-    StoreClosedError,
     StoreURLError,
 )
-from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Record
-from truecount.stores.base import Ambiguous, Deadline, Store, patiently
+from truecount.stores.aws import AmazonStore, is_place
+from truecount.stores.base import Ambiguous, Deadline, beforehand, patiently
 from truecount.stores.simpledb.item import (
     EXPIRES,
     SPILL,
@@ -47,21 +44,16 @@ from truecount.stores.simpledb.item import (
     read_item,
     read_key_item,
 )
-from truecount.stores.simpledb.service import Condition, Service, beforehand
+from truecount.stores.simpledb.service import Condition, SimpleDB, simpledb_at
 from truecount.url import StoreURL
 
 __all__ = ["SimpleDBStore"]
 
-READ_TIMEOUT: Final = 2.0
-"""Seconds to wait for one answer unless told otherwise."""
-
 SEEN: Final = 1024
 """Items that are kept in mind, so that they need not be read before they are written."""
 
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
-
-class SimpleDBStore(Store):
+class SimpleDBStore(AmazonStore[SimpleDB]):
     """A region's SimpleDB, or another endpoint's.
 
     Options: ``timeout``, ``key_ttl``, ``read_timeout`` (seconds to wait for one
@@ -76,21 +68,20 @@ class SimpleDBStore(Store):
 
     def __init__(self, url: StoreURL) -> None:
         super().__init__(url)
-        self._read_timeout = url.positive_seconds("read_timeout", READ_TIMEOUT)
         self._interop = url.choice("interop", ("none", "boto")) == "boto"
         self.moving_proves = not self._interop
         url.finish()
         self.url = url.text
         _, plus, protocol = url.scheme.partition("+")
         place = url.rest.rstrip("/")
-        if not _is_place(place, endpoint=bool(plus)):
+        if not is_place(place, endpoint=bool(plus)):
             raise StoreURLError(
                 f"{url.shown!r} names no SimpleDB: write simpledb://us-east-1 (a region) or "
                 "simpledb+http://127.0.0.1:8765 (an endpoint)"
             )
         self._endpoint = f"{protocol}://{place}" if plus else None
         self._region = "us-east-1" if plus else place
-        self._services: dict[Process, Service] = {}
+        self._make = partial(simpledb_at, self._region, self._endpoint)
         self._items: dict[Address, Item] = {}
 
     # The contract
@@ -175,12 +166,6 @@ class SimpleDBStore(Store):
                     delete = partial(service.delete, address, pairs, None, self.timeout)
                     patiently(delete, self.timeout)
         return gone
-
-    def close(self) -> None:
-        self.closed = True
-        service = self._services.pop(here(), None)
-        if service is not None:
-            service.close()
 
     # Parts of it
 
@@ -271,29 +256,9 @@ class SimpleDBStore(Store):
             self._items.clear()
         self._items[address] = item
 
-    def _service(self) -> Service:
-        if self.closed:
-            raise StoreClosedError(f"{self!r} was closed; connect() opens it again")
-        service = self._services.get(here())
-        if service is None:
-            new = Service(self._region, self._endpoint, self._read_timeout)
-            service = self._services.setdefault(here(), new)
-        return service
-
-
-def _is_place(place: str, *, endpoint: bool) -> bool:
-    """Whether ``place`` is a region's name, or a host with a port maybe."""
-    if not endpoint:
-        return re.fullmatch(r"[a-z0-9-]+", place) is not None
-    try:
-        parts = urlsplit(f"//{place}")
-        port = parts.port
-    except ValueError:
-        return False
-    if parts.path:
-        return False
-    host = place if port is None else place.rpartition(":")[0]
-    return _HOST.fullmatch(host) is not None and port != 0
+    def _new_service(self) -> SimpleDB:
+        shown = self._endpoint or f"SimpleDB in {self._region}"
+        return SimpleDB(shown, self._read_timeout, self._make)
 
 
 def _holds(item: Item, old: Record | None) -> bool:

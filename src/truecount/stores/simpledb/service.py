@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import boto3
-import botocore.config
-from botocore import exceptions
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from truecount.errors import (
-    CounterError,
     DamagedRecordError,
     StoreError,
     StoreFullError,
-    StoreTimeoutError,
     StoreUnavailableError,
     StoreURLError,
 )
 from truecount.record import Address
-from truecount.stores.base import Ambiguous, patiently
+from truecount.stores.aws import Said, Service, client_at, genuine
+from truecount.stores.base import Ambiguous, beforehand, patiently
 
-__all__ = ["Condition", "Service", "beforehand"]
+__all__ = ["Condition", "SimpleDB", "simpledb_at"]
 
 Condition: TypeAlias = "tuple[str, str | None] | None"
 """An attribute and its only value; None stands for an attribute that is not there."""
@@ -44,37 +41,17 @@ BUSY: Final = frozenset(
     {"RequestTimeout", "QueryTimeout", "RequestThrottled", "Throttling", "ThrottlingException"}
 )
 
-UNREACHED: Final = (
-    exceptions.EndpointConnectionError,
-    exceptions.ConnectTimeoutError,
-    exceptions.ProxyConnectionError,
-)
-"""Nothing was sent: there was no connection."""
 
-UNASKED: Final = (
-    exceptions.NoCredentialsError,
-    exceptions.PartialCredentialsError,
-    exceptions.CredentialRetrievalError,
-    exceptions.MetadataRetrievalError,
-    exceptions.SSOError,
-    exceptions.TokenRetrievalError,
-    exceptions.ParamValidationError,
-)
-"""Nothing was sent: the request could not be made, or not be signed."""
-
-SPANS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds that a client waits for an answer. Boto3 fixes them when it makes one."""
+def simpledb_at(region: str, endpoint: str | None, config: Config) -> Any:
+    """A client in a region, or at an endpoint."""
+    regions = boto3.session.Session().get_available_regions("sdb")
+    if endpoint is None and region not in regions:
+        raise StoreURLError(f"there is no SimpleDB in {region!r}; there is in {', '.join(regions)}")
+    return client_at("sdb", region, endpoint, config)
 
 
-class Service:
+class SimpleDB(Service):
     """SimpleDB in a region, or at an endpoint; one for each process."""
-
-    def __init__(self, region: str, endpoint: str | None, read_timeout: float) -> None:
-        self.shown = endpoint or f"SimpleDB in {region}"
-        self._region = region
-        self._endpoint = endpoint
-        self._clients: dict[float, Any] = {}
-        self._spans = (*(span for span in SPANS if span < read_timeout), read_timeout)
 
     # Requests
 
@@ -85,8 +62,8 @@ class Service:
 
         ``domain_is_there``: it is known to be, whatever SimpleDB says.
         """
-        client = self._client(timeout)
-        with self._errors(_item(address)):
+        client = self.client(timeout)
+        with self.errors(_item(address)):
             try:
                 answer = client.get_attributes(
                     DomainName=address.domain, ItemName=address.name, ConsistentRead=True
@@ -95,7 +72,7 @@ class Service:
                 if domain_is_there:
                     raise
                 return {}
-            return _attributes(_true(answer))
+            return _attributes(genuine(answer))
 
     def put(
         self,
@@ -110,30 +87,30 @@ class Service:
 
         ``creates``: the domain too, when it is missing.
         """
-        client = self._client(timeout)
+        client = self.client(timeout)
         request = {
             "DomainName": address.domain,
             "ItemName": address.name,
             "Attributes": [{"Name": n, "Value": v, "Replace": True} for n, v in pairs.items()],
             **_expected(condition),
         }
-        with self._errors(_item(address)):
+        with self.errors(_item(address)):
             try:
                 return _conditionally(client.put_attributes, request)
             except client.exceptions.NoSuchDomain:
                 if not creates:
                     raise
-        with beforehand(), self._errors(f"SimpleDB domain {address.domain!r}"):
-            _true(client.create_domain(DomainName=address.domain))
-        with self._errors(_item(address)):
+        with beforehand(), self.errors(f"SimpleDB domain {address.domain!r}"):
+            genuine(client.create_domain(DomainName=address.domain))
+        with self.errors(_item(address)):
             return _conditionally(client.put_attributes, request)
 
     def add_many(
         self, domain: str, items: Mapping[str, Mapping[str, str]], timeout: float | None
     ) -> None:
         """Add to up to 25 items, without a condition, all or none."""
-        client = self._client(timeout)
-        with self._errors(f"SimpleDB domain {domain!r}"):
+        client = self.client(timeout)
+        with self.errors(f"SimpleDB domain {domain!r}"):
             answer = client.batch_put_attributes(
                 DomainName=domain,
                 Items=[
@@ -144,7 +121,7 @@ class Service:
                     for item, pairs in items.items()
                 ],
             )
-            _true(answer)
+            genuine(answer)
 
     def delete(
         self,
@@ -154,14 +131,14 @@ class Service:
         timeout: float | None,
     ) -> bool:
         """Delete those pairs, if ``condition`` holds: whether it did."""
-        client = self._client(timeout)
+        client = self.client(timeout)
         request = {
             "DomainName": address.domain,
             "ItemName": address.name,
             "Attributes": [{"Name": n, "Value": v} for n, v in pairs],
             **_expected(condition),
         }
-        with self._errors(_item(address)):
+        with self.errors(_item(address)):
             return _conditionally(client.delete_attributes, request)
 
     def select(self, expression: str, timeout: float | None) -> Iterator[_Found]:
@@ -180,104 +157,32 @@ class Service:
         """The names of all domains, asked for as patiently."""
         return patiently(self._domains, timeout)
 
-    def close(self) -> None:
-        """Close the connections."""
-        for client in list(self._clients.values()):
-            client.close()
-
     # Parts of them
 
     def _page(self, expression: str, token: str) -> tuple[list[_Found], str]:
-        client = self._client(None)
+        client = self.client(None)
         further = {"NextToken": token} if token else {}
-        with self._errors(f"the query {expression!r}"):
+        with self.errors(f"the query {expression!r}"):
             try:
                 answer = client.select(SelectExpression=expression, ConsistentRead=True, **further)
             except client.exceptions.NoSuchDomain:
                 return [], ""
-            items = _true(answer).get("Items", ())
+            items = genuine(answer).get("Items", ())
             found = [(item["Name"], _attributes(item)) for item in items]
             return found, answer.get("NextToken", "")
 
     def _domains(self) -> list[str]:
-        client = self._client(None)
-        with self._errors("the list of domains"):
+        client = self.client(None)
+        with self.errors("the list of domains"):
             pages = client.get_paginator("list_domains").paginate()
-            return [name for page in pages for name in _true(page).get("DomainNames", ())]
+            return [name for page in pages for name in genuine(page).get("DomainNames", ())]
 
-    # Clients and errors
+    # Errors
 
-    def _client(self, timeout: float | None) -> Any:
-        """A client that waits for an answer until ``timeout`` is over at most, or about so."""
-        span = self._spans[-1]
-        if timeout is not None and timeout < span:
-            span = max((s for s in self._spans if s <= timeout), default=self._spans[0])
-        client = self._clients.get(span)
-        if client is None:
-            new = self._make(span)
-            client = self._clients.setdefault(span, new)
-            if client is not new:
-                new.close()
-        return client
-
-    def _make(self, span: float) -> Any:
-        try:
-            session = boto3.session.Session()
-            regions = session.get_available_regions("sdb")
-            if self._endpoint is None and self._region not in regions:
-                raise StoreURLError(
-                    f"there is no SimpleDB in {self._region!r}; there is in {', '.join(regions)}"
-                )
-            credentials: dict[str, str] = {}
-            if self._endpoint is not None and session.get_credentials() is None:
-                # SimpleDB Local takes any, unless it was told which.
-                credentials = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-            return session.client(
-                "sdb",
-                region_name=self._region,
-                endpoint_url=self._endpoint,
-                config=botocore.config.Config(
-                    # Its retries are what counts double; the plan has its own.
-                    retries={"total_max_attempts": 1, "mode": "standard"},
-                    connect_timeout=min(span, 5.0),
-                    read_timeout=span,
-                    max_pool_connections=64,
-                ),
-                **credentials,
-            )
-        except (BotoCoreError, ValueError) as error:
-            if isinstance(error, CounterError):
-                raise
-            raise StoreError(f"{self.shown} cannot be used: {error}") from error
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """Sort what boto3 raises about ``what``: refused before acting, or ambiguous."""
-        try:
-            yield
-        except (CounterError, Ambiguous):
-            raise
-        except ClientError as error:
-            raise self._refusal(error, what) from error
-        except UNREACHED as error:
-            raise StoreUnavailableError(f"{self.shown} cannot be reached: {error}") from error
-        except UNASKED as error:
-            raise StoreError(f"{self.shown} cannot be asked: {error}") from error
-        except exceptions.ReadTimeoutError as error:
-            late = StoreTimeoutError(f"{self.shown} did not answer in time")
-            raise Ambiguous(late) from error
-        except Exception as error:
-            # What cannot be read, or not to its end, was an answer maybe.
-            trouble = f"{self.shown}: {error or type(error).__name__}"
-            raise Ambiguous(StoreUnavailableError(trouble)) from error
-
-    def _refusal(self, error: Any, what: str) -> Exception:
-        code = error.response.get("Error", {}).get("Code", "")
-        text = error.response.get("Error", {}).get("Message", "") or str(error)
-        metadata = error.response.get("ResponseMetadata", {})
-        status = metadata.get("HTTPStatusCode", 500)
-        if status >= 500 or code in BUSY or not (code and error.response.get("RequestID")):
-            # The service may have done it all the same, or this is a gateway's word.
+    def refusal(self, said: Said, what: str) -> Exception:
+        code, text, status = said[:3]
+        if code in BUSY:
+            # It may have been done all the same.
             return Ambiguous(StoreUnavailableError(f"{self.shown} is unavailable: {text}"))
         if code == "NoSuchDomain":
             return StoreUnavailableError(f"{what}: the domain is not there, or not there yet")
@@ -293,29 +198,13 @@ class Service:
         return StoreError(f"{self.shown} refuses a request for {what} ({code}: {text})")
 
 
-@contextlib.contextmanager
-def beforehand() -> Iterator[None]:
-    """What is prepared before a change is no part of it: the change itself was not sent."""
-    try:
-        yield
-    except Ambiguous as error:
-        raise error.cause from error
-
-
 def _item(address: Address) -> str:
     return f"item {address.name!r} in SimpleDB domain {address.domain!r}"
 
 
-def _true(answer: Any) -> Any:
-    """``answer``, if it is SimpleDB's: some proxies answer 200 with a page of their own."""
-    if not answer.get("ResponseMetadata", {}).get("RequestId"):
-        raise ValueError("the answer is not SimpleDB's")
-    return answer
-
-
 def _conditionally(operation: Any, request: dict[str, Any]) -> bool:
     try:
-        _true(operation(**request))
+        genuine(operation(**request))
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in FAILED:
             return False
