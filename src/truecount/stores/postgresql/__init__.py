@@ -1,0 +1,489 @@
+"""Counters in PostgreSQL, through psycopg: ``postgresql://user@host:5432/database``.
+
+Everything about a counter is in its one row, and every request is one
+statement in a transaction of its own. `layout` knows the tables and functions
+of the schema, `service` the connections and their errors.
+
+Nothing is kept in a session that a pooler might give to somebody else: no
+setting, no lock, and no name that another client could have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from psycopg import conninfo, pq
+
+from truecount.change import Answer, Batch, Change
+from truecount.errors import (
+    CounterError,
+    DamagedRecordError,
+    StoreClosedError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    StoreURLError,
+    StoreWarning,
+)
+from truecount.moment import now
+from truecount.process import Process, here
+from truecount.record import EMPTY, MOST, Address, Record
+from truecount.stores.base import Ambiguous, Deadline, Store, patiently
+from truecount.stores.postgresql.layout import (
+    VERSION,
+    Statements,
+    ledger_change,
+    read_keys,
+    read_row,
+)
+from truecount.stores.postgresql.service import (
+    Borrowed,
+    Link,
+    Links,
+    Own,
+    Pooled,
+    Refused,
+    Rows,
+    refusal,
+    rows,
+)
+from truecount.sums import added, beyond, is_sum, sums
+from truecount.url import StoreURL
+
+__all__ = ["PostgreSQLStore"]
+
+READ_TIMEOUT: Final = 2.0
+"""Seconds to wait for one answer unless told otherwise."""
+
+SOON: Final = 0.1
+"""Seconds that the first request may take, however little time there is."""
+
+MARGIN: Final = 0.1
+"""Seconds before the end of that, at least, at which a statement gives up waiting for a lock."""
+
+KEYWORDS: Final = tuple(
+    option.keyword.decode()
+    for option in pq.Conninfo.get_defaults()
+    if option.keyword not in (b"client_encoding", b"replication")
+)
+"""The options of libpq that a URL may have."""
+
+LONGEST_NAME: Final = 63
+"""Bytes of a schema's name; PostgreSQL cuts what is longer."""
+
+LOSING: Final = {"synchronous_commit": "off", "fsync": "off", "full_page_writes": "off"}
+"""The settings by which a server may lose what it has acknowledged."""
+
+NOT_THERE: Final = ("42P01", "3F000")
+THERE_ALREADY: Final = ("42P06", "42P07", "42710", "42723", "23505")
+READ_ONLY: Final = "25006"
+DENIED: Final = "42501"
+NOT_UNIQUE: Final = "23505"
+NOT_DATA: Final = "22"
+
+REFUSED: Final = "no"
+"""What a replacement says that found another record."""
+
+T = TypeVar("T")
+
+
+class PostgreSQLStore(Store):
+    """A schema of a PostgreSQL database.
+
+    Options: ``timeout``, ``key_ttl``, ``schema``, ``read_timeout`` (seconds to
+    wait for one answer before asking what became of the request),
+    ``fence=always``, and those that libpq knows.
+    """
+
+    def __init__(self, url: StoreURL) -> None:
+        self._set_up(url)
+        given = {name for name in KEYWORDS if url.option(name) is not None}
+        url.finish()
+        self.url = url.text
+        self._options = {
+            "fallback_application_name": "truecount",
+            **_options(url, given),
+            "client_encoding": "UTF8",
+        }
+
+    @classmethod
+    def from_client(cls, client: Any, url: StoreURL) -> Self:
+        store = cls.__new__(cls)
+        store._set_up(url)
+        url.finish()
+        store.url = url.text
+        store.client = client
+        source = Pooled if hasattr(client, "getconn") else Borrowed
+        store._sources[here()] = source(client)
+        return store
+
+    def _set_up(self, url: StoreURL) -> None:
+        super().__init__(url)
+        schema = url.option("schema") or "truecount"
+        if len(schema.encode()) > LONGEST_NAME or schema.startswith("pg_"):
+            raise StoreURLError(
+                f"?schema={schema}: it is at most {LONGEST_NAME} bytes, and does not begin with pg_"
+            )
+        self._schema = schema
+        self._sql = Statements.of(schema)
+        self._read_timeout = url.positive_seconds("read_timeout", READ_TIMEOUT)
+        self.always_fence = url.choice("fence", ("doubt", "always")) == "always"
+        self._sources: dict[Process, Links] = {}
+        self._checked: set[Process] = set()
+
+    @property
+    def shown(self) -> str:
+        if self.client is None:
+            return super().shown
+        return f"{super().shown} ({type(self.client).__name__})"
+
+    # The contract
+
+    def read(
+        self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
+    ) -> Record | None:
+        parameters = [_bytes(address.domain), _bytes(address.name)]
+        if not keys:
+            ((*fields,),) = self._look(self._sql.read, parameters, timeout)
+            return read_row(address, fields)
+        parameters.append(_json(keys))
+        ((*fields, receipts),) = self._look(self._sql.read_keys, parameters, timeout)
+        record = read_row(address, fields)
+        return record and record._replace(keys=read_keys(address, keys, receipts))
+
+    def replace(
+        self, address: Address, old: Record | None, new: Record, *, timeout: float | None
+    ) -> bool:
+        entry = new.ledger.latest()
+        ledger = EMPTY if old is None else old.ledger
+        parameters = [
+            _bytes(address.domain),
+            _bytes(address.name),
+            *_condition(old),
+            b"t" if new.deleted else b"f",
+            *map(_bytes, (new.horizon, new.value, entry.writer, entry.number, entry.revision)),
+            *map(_bytes, (entry.time, entry.before, entry.after, entry.codes)),
+            *map(_bytes, (entry.minimum, entry.maximum, *ledger_change(ledger, new.ledger))),
+            _json({receipt.key: receipt.line for receipt in new.keys}) if new.keys else None,
+            _bytes(self.key_ttl),
+        ]
+        named = f"{entry.writer} {entry.number}"
+
+        def was_written(found: Rows) -> bool:
+            ((answer,),) = found
+            if answer not in (named, REFUSED):
+                raise ValueError(f"the answer is {answer!r}")
+            return answer == named
+
+        try:
+            return self._ask(self._sql.replace, parameters, timeout, was_written, writes=True)
+        except Refused as refused:
+            if refused.state == NOT_UNIQUE:
+                return False
+            raise self._refusal(refused, address) from refused
+
+    def settles(self, change: Change) -> bool:
+        return is_sum(change)
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        adds = sums(batch)
+        if adds is None or not -2 * MOST <= adds.lowest <= adds.highest <= 2 * MOST:
+            return beyond(batch)
+        writer, number, since = batch[:3]
+        parameters = [
+            address.domain.encode(),
+            address.name.encode(),
+            writer.encode(),
+            b"%d" % number,
+            b"%d" % since,
+            b"%d" % adds.total,
+            b"%d" % adds.lowest,
+            b"%d" % adds.highest,
+            None if adds.expected is None else b"%d" % adds.expected,
+            b"%d" % now(),
+        ]
+
+        def answer(found: Rows) -> Answer:
+            ((text,),) = found
+            if text is None:
+                return beyond(batch)
+            name, count, revision, time, before, low, high = text.split(" ")
+            if name != writer or int(count) != number:
+                raise ValueError(f"the answer is about {name} {count}")
+            minimum = None if low == "-" else int(low)
+            maximum = None if high == "-" else int(high)
+            return added(batch, int(before), int(revision), int(time), minimum, maximum)
+
+        try:
+            return self._ask(self._sql.add, parameters, timeout, answer, writes=True)
+        except Refused as refused:
+            raise self._refusal(refused, address) from refused
+
+    def names(self, domain: str) -> Iterator[str]:
+        return (str(name) for (name,) in self._list(self._sql.names, domain))
+
+    def domains(self) -> Iterator[str]:
+        return (str(domain) for (domain,) in self._list(self._sql.domains))
+
+    def snapshot(self, domain: str) -> dict[str, int]:
+        values = {}
+        for name, *fields in self._list(self._sql.snapshot, domain):
+            record = read_row(Address(domain, str(name)), fields)
+            assert record is not None
+            values[str(name)] = record.value
+        return values
+
+    def purge(self, before: int) -> int:
+        def how_many(found: Rows) -> int:
+            ((count,),) = found
+            return int(count or 0)
+
+        def attempt() -> int:
+            try:
+                instant = [_bytes(before)]
+                return self._ask(self._sql.purge, instant, self.timeout, how_many, at_length=True)
+            except Refused as refused:
+                raise self._refusal(refused) from refused
+
+        return patiently(attempt, self.timeout)
+
+    def close(self) -> None:
+        self.closed = True
+        links = self._sources.pop(here(), None)
+        if links is not None:
+            links.close()
+
+    # Requests
+
+    def _look(
+        self,
+        command: bytes,
+        parameters: Sequence[bytes | None],
+        timeout: float | None,
+        *,
+        at_length: bool = False,
+    ) -> Rows:
+        """What a query finds on a server that is no standby, whose answers may be old."""
+
+        def current(found: Rows) -> Rows:
+            if any(standby != "f" for standby, *_ in found):
+                raise StoreUnavailableError(
+                    f"{self.shown} is a hot standby, which lags behind: name the primary"
+                )
+            return [tuple(fields) for _, *fields in found]
+
+        try:
+            return self._ask(command, parameters, timeout, current, at_length=at_length)
+        except Refused as refused:
+            raise self._refusal(refused) from refused
+
+    def _list(self, command: bytes, *parameters: str) -> Rows:
+        """The rows of a listing, asked for patiently: without the one that says there is none."""
+        encoded = list(map(_bytes, parameters))
+        found = patiently(
+            lambda: self._look(command, encoded, self.timeout, at_length=True), self.timeout
+        )
+        return [fields for fields in found if fields[0] is not None]
+
+    def _ask(
+        self,
+        command: bytes,
+        parameters: Sequence[bytes | None],
+        timeout: float | None,
+        understand: Callable[[Rows], T],
+        *,
+        writes: bool = False,
+        at_length: bool = False,
+    ) -> T:
+        """Send one statement, and return what ``understand`` makes of its rows.
+
+        ``writes``: its last parameter is how long it may wait for a lock.
+        ``at_length``: the answer may take all of the time. Raises `Refused`.
+        """
+        deadline = Deadline(SOON if timeout is not None and timeout <= 0 else timeout)
+        links = self._links()
+        link = links.take(deadline)
+        sound = False
+        try:
+            if self.client is not None and here() not in self._checked:
+                self._check(link, deadline)
+            span = deadline.left()
+            if not (at_length or links.patient) and (span is None or span > self._read_timeout):
+                span = self._read_timeout
+            if span is not None and span <= 0:
+                sound = True
+                raise StoreTimeoutError(f"{self.shown} was not free in the time allowed")
+            if writes:
+                parameters = [*parameters, _patience(span)]
+            try:
+                (result,) = link.ask(command, parameters, span)
+                answer = understand(rows(result))
+            except Refused as refused:
+                sound = refused.state != READ_ONLY  # another one may lead to the primary
+                raise
+            except ValueError as error:
+                strange = f"{self.shown} gave an answer that cannot be understood: {error}"
+                raise Ambiguous(StoreUnavailableError(strange)) from error
+            sound = True
+            return answer
+        finally:
+            links.give(link, sound=sound)
+
+    def _refusal(self, refused: Refused, address: Address | None = None) -> CounterError:
+        if address is not None and refused.state.startswith(NOT_DATA):
+            return DamagedRecordError(
+                f"the record of counter {address.name!r} in domain {address.domain!r} is "
+                f"damaged: {refused}"
+            )
+        return refusal(refused, self.shown, self._schema)
+
+    # Connections
+
+    def _links(self) -> Links:
+        if self.closed:
+            raise StoreClosedError(f"{self!r} was closed; connect() opens it again")
+        links = self._sources.get(here())
+        if links is None:
+            if self.client is not None:
+                raise StoreError(
+                    f"{self!r} was made from a client of another process: make both anew in this"
+                )
+            new = Own(self._options, self.shown, self._read_timeout, self._make_ready)
+            links = self._sources.setdefault(here(), new)
+        return links
+
+    def _make_ready(self, link: Link, deadline: Deadline) -> None:
+        """Look at the schema through a new connection, and prepare what is sent most."""
+        if self._check(link, deadline) == link.pgconn.backend_pid:
+            sql = self._sql
+            commands = {"add": sql.add, "replace": sql.replace, "read": sql.read}
+            with self._beforehand():
+                link.prepare(commands, self._span(deadline))
+
+    def _check(self, link: Link, deadline: Deadline) -> int:
+        """Look at the schema, which is created when it is not there, and at the settings.
+
+        Returns the pid of the server's process, which is not the one that a
+        pooler tells its clients.
+        """
+        with self._beforehand():
+            found = self._found(link, deadline)
+            if found is None:
+                self._create(link, deadline)
+                found = self._found(link, deadline)
+            if found is None or len(found) != 1:
+                raise StoreError(
+                    f"the schema {self._schema!r} at {self.shown} has tables of another program, "
+                    "or not all of truecount's: name another by ?schema="
+                )
+            version, standby, pid, encoding, *settings = map(str, found[0])
+            if int(version) > VERSION:
+                raise StoreError(
+                    f"the schema {self._schema!r} at {self.shown} was written by a newer "
+                    f"truecount (format {version}; this one knows {VERSION}): upgrade truecount"
+                )
+            if encoding != "UTF8":
+                raise StoreError(
+                    f"the database at {self.shown} has the encoding {encoding}, in which not "
+                    "every name can be written: use one with UTF8"
+                )
+            if standby != "f":
+                raise StoreUnavailableError(
+                    f"{self.shown} is a hot standby, which lags behind: name the primary"
+                )
+        if here() not in self._checked:
+            self._checked.add(here())
+            self._warn(settings)
+        return int(pid)
+
+    def _found(self, link: Link, deadline: Deadline) -> Rows | None:
+        try:
+            (result,) = link.ask(self._sql.check, (), self._span(deadline))
+        except Refused as refused:
+            if refused.state not in NOT_THERE:
+                raise
+            return None
+        return rows(result)
+
+    def _create(self, link: Link, deadline: Deadline) -> None:
+        """Create the schema, unless somebody else does."""
+        try:
+            link.ask(self._sql.create, (), deadline.left())
+        except Refused as refused:
+            if refused.state == DENIED:
+                raise StoreError(
+                    f"{self.shown} has no schema {self._schema!r} for truecount yet, and this "
+                    f"user may not create it ({refused}): have one who may run what `python -m "
+                    f"truecount.stores.postgresql.layout {self._schema}` prints"
+                ) from refused
+            if refused.state not in THERE_ALREADY:
+                raise
+
+    def _warn(self, settings: Sequence[str]) -> None:
+        for (name, losing), found in zip(LOSING.items(), settings, strict=True):
+            if found == losing:
+                warnings.warn(
+                    f"{name} is {found} at {self.shown}: a crash of the server may lose changes "
+                    "that it has acknowledged",
+                    StoreWarning,
+                    stacklevel=2,
+                )
+
+    def _span(self, deadline: Deadline) -> float:
+        left = deadline.left()
+        return self._read_timeout if left is None else min(left, self._read_timeout)
+
+    @contextlib.contextmanager
+    def _beforehand(self) -> Iterator[None]:
+        """What comes before a request is no part of it: that was not sent."""
+        try:
+            yield
+        except Ambiguous as error:
+            raise error.cause from error
+        except Refused as refused:
+            raise self._refusal(refused) from refused
+
+
+def _options(url: StoreURL, given: set[str]) -> dict[str, str]:
+    """What libpq makes of ``url``, of whose options it gets those that are ``given``."""
+    query = url.text.partition("?")[2].split("&")
+    options = [option for option in query if option.partition("=")[0] in given]
+    try:
+        parsed = conninfo.conninfo_to_dict(f"postgresql://{url.rest}?{'&'.join(options)}")
+    except Exception as error:
+        # Its words may repeat a part of the password.
+        reason = "its parts cannot be told from each other" if url.secret else str(error).strip()
+        raise StoreURLError(
+            f"{url.shown!r} is not the URL of a database, such as "
+            f"postgresql://user@127.0.0.1:5432/database: {reason}"
+        ) from (None if url.secret else error)
+    return {name: str(value) for name, value in parsed.items()}
+
+
+def _patience(span: float | None) -> bytes:
+    """How long a statement may wait for a lock, in milliseconds; 0: without end.
+
+    So long that its refusal comes in time: that is definite, and silence is not.
+    """
+    if span is None:
+        return b"0"
+    return b"%d" % max((span - max(span / 5, MARGIN)) * 1000, 1)
+
+
+def _condition(old: Record | None) -> Iterable[bytes | None]:
+    """By what a replacement knows ``old``: its stamp, and what others might write."""
+    if old is None:
+        return (None,) * 6
+    return map(_bytes, (*old.stamp, old.value, old.minimum, old.maximum))
+
+
+def _bytes(value: object) -> bytes | None:
+    return None if value is None else str(value).encode()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

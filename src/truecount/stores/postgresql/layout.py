@@ -1,0 +1,333 @@
+"""How counters lie in a PostgreSQL schema: its tables, functions and statements. Pure.
+
+The format is described in ``docs/stores.md``. What the latest write left is in
+columns; the receipts of the other writers are lines of text beside it, which a
+writer that writes twice in a row does not touch.
+
+The functions hold one plan each in the server's session, and their settings
+are their own: behind a pooler nothing else of a session is one's own.
+
+``python -m truecount.stores.postgresql.layout SCHEMA`` prints the statements
+that create the schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from truecount.errors import DamagedRecordError
+from truecount.record import WRITERS, Address, KeyReceipt, Ledger, Record
+
+__all__ = ["VERSION", "Statements", "creation", "ledger_change", "read_keys", "read_row"]
+
+VERSION: Final = 1
+
+SWEEP: Final = 16
+"""Expired keys, of any counter, that a write with keys removes."""
+
+_LEDGER: Final = re.compile(
+    r"(?:\S+ \d+ \d+ \d+ -?\d+ -?\d+ [a-z+]+ (?:-|-?\d+) (?:-|-?\d+)\n)+", re.ASCII
+)
+
+_LATEST: Final = """concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before, c.after,
+            c.codes, coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-')) || E'\\n'"""
+
+_PLACE: Final = "strpos(E'\\n' || c.others, E'\\n' || a_writer || ' ')"
+"""Where the line of ``a_writer`` begins among the others; 0 when it is not there."""
+
+_ROOM: Final = f"length(c.others) - length(replace(c.others, E'\\n', '')) < {WRITERS - 1}"
+"""Whether one more line may be added to the others."""
+
+_CREATION: Final = f"""
+SELECT pg_catalog.set_config('lock_timeout', '5s', true);
+SELECT pg_catalog.pg_advisory_xact_lock({0x54434E54});
+DO $do$ BEGIN
+    IF pg_catalog.to_regnamespace({{literal}}) IS NULL THEN
+        CREATE SCHEMA {{schema}};
+    END IF;
+END $do$;
+CREATE TABLE {{schema}}.counters (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    domain    text COLLATE "C" NOT NULL,
+    name      text COLLATE "C" NOT NULL,
+    value     numeric NOT NULL,
+    deleted   boolean NOT NULL,
+    horizon   bigint NOT NULL,
+    writer    text COLLATE "C" NOT NULL,
+    number    bigint NOT NULL,
+    revision  bigint NOT NULL,
+    time      bigint NOT NULL,
+    before    numeric NOT NULL,
+    after     numeric NOT NULL,
+    codes     text COLLATE "C" NOT NULL,
+    minimum   numeric,
+    maximum   numeric,
+    others    text COLLATE "C" NOT NULL,
+    UNIQUE (domain, name)
+) WITH (fillfactor = 50);
+CREATE TABLE {{schema}}.keys (
+    counter   bigint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    line      text COLLATE "C" NOT NULL,
+    expires   timestamptz NOT NULL,
+    PRIMARY KEY (counter, key)
+);
+CREATE INDEX keys_by_expiry ON {{schema}}.keys (expires);
+CREATE FUNCTION {{schema}}.add_1(
+    a_domain text, a_name text, a_writer text, a_number bigint, a_since bigint,
+    a_total numeric, a_lowest numeric, a_highest numeric, a_expected numeric, a_now bigint,
+    a_patience text
+) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    answer text;
+BEGIN
+    PERFORM set_config('lock_timeout', a_patience, true);
+    -- Only the row itself is looked at: what waits here for another writer of
+    -- it sees all of the row anew, and nothing else.
+    UPDATE {{schema}}.counters AS c SET
+        value = c.value + a_total,
+        horizon = CASE
+            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
+            ELSE greatest(c.horizon, split_part(c.others, ' ', 3)::bigint)
+        END,
+        writer = a_writer,
+        number = a_number,
+        revision = c.revision + 1,
+        time = greatest(c.time, a_now),
+        before = c.value,
+        after = c.value + a_total,
+        codes = '+',
+        others = CASE
+            WHEN c.writer = a_writer THEN c.others
+            WHEN {_PLACE} > 0 THEN left(c.others, {_PLACE} - 1)
+                || substr(c.others, {_PLACE} + strpos(substr(c.others, {_PLACE}), E'\\n'))
+                || {_LATEST}
+            WHEN {_ROOM} THEN c.others || {_LATEST}
+            ELSE substr(c.others, strpos(c.others, E'\\n') + 1) || {_LATEST}
+        END
+    WHERE c.domain = a_domain AND c.name = a_name AND NOT c.deleted
+        AND c.value = c.after AND scale(c.value) = 0
+        AND (a_expected IS NULL OR c.value = a_expected)
+        AND c.value + a_lowest > -1e500 AND c.value + a_highest < 1e500
+        AND (c.minimum IS NULL OR c.value + a_lowest >= c.minimum AND scale(c.minimum) = 0)
+        AND (c.maximum IS NULL OR c.value + a_highest <= c.maximum AND scale(c.maximum) = 0)
+        AND CASE
+            WHEN c.writer = a_writer THEN c.number < a_number
+            WHEN {_PLACE} > 0
+                THEN split_part(substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
+            ELSE c.horizon <= a_since
+        END
+    RETURNING concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
+        coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-')) INTO answer;
+    RETURN answer;
+END
+$function$;
+CREATE FUNCTION {{schema}}.replace_1(
+    a_domain text, a_name text, old_revision bigint, old_writer text, old_number bigint,
+    old_value numeric, old_minimum numeric, old_maximum numeric, a_deleted boolean,
+    a_horizon bigint, a_value numeric, a_writer text, a_number bigint, a_revision bigint,
+    a_time bigint, a_before numeric, a_after numeric, a_codes text, a_minimum numeric,
+    a_maximum numeric, a_gone text, a_others text, a_keys jsonb, a_ttl double precision,
+    a_patience text
+) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    row_id bigint;
+BEGIN
+    PERFORM set_config('lock_timeout', a_patience, true);
+    IF old_revision IS NULL THEN
+        INSERT INTO {{schema}}.counters AS c (domain, name, value, deleted, horizon, writer, number,
+            revision, time, before, after, codes, minimum, maximum, others)
+        VALUES (a_domain, a_name, a_value, a_deleted, a_horizon, a_writer, a_number,
+            a_revision, a_time, a_before, a_after, a_codes, a_minimum, a_maximum, a_others)
+        ON CONFLICT DO NOTHING
+        RETURNING c.id INTO row_id;
+    ELSE
+        UPDATE {{schema}}.counters AS c SET
+            value = a_value,
+            deleted = a_deleted,
+            horizon = a_horizon,
+            writer = a_writer,
+            number = a_number,
+            revision = a_revision,
+            time = a_time,
+            before = a_before,
+            after = a_after,
+            codes = a_codes,
+            minimum = a_minimum,
+            maximum = a_maximum,
+            others = CASE
+                WHEN a_others IS NOT NULL THEN a_others
+                WHEN a_gone IS NULL THEN c.others
+                ELSE replace(c.others, a_gone, '') || {_LATEST}
+            END
+        WHERE c.domain = a_domain AND c.name = a_name AND c.revision = old_revision
+            AND c.writer = old_writer AND c.number = old_number
+            -- What somebody else wrote since is read before it is overwritten.
+            AND c.value = old_value AND c.after = old_value
+            AND c.minimum IS NOT DISTINCT FROM old_minimum
+            AND c.maximum IS NOT DISTINCT FROM old_maximum
+        RETURNING c.id INTO row_id;
+    END IF;
+    IF row_id IS NOT NULL AND a_keys IS NOT NULL THEN
+        DELETE FROM {{schema}}.keys AS k WHERE k.counter = row_id
+            AND k.key IN (SELECT jsonb_object_keys(a_keys)) AND k.expires <= clock_timestamp();
+        INSERT INTO {{schema}}.keys (counter, key, line, expires)
+            SELECT row_id, e.key, e.value, clock_timestamp() + make_interval(secs => a_ttl)
+            FROM jsonb_each_text(a_keys) AS e;
+        DELETE FROM {{schema}}.keys AS k WHERE (k.counter, k.key) IN (
+            SELECT o.counter, o.key FROM {{schema}}.keys AS o WHERE o.expires <= clock_timestamp()
+            ORDER BY o.expires LIMIT {SWEEP} FOR UPDATE SKIP LOCKED);
+    END IF;
+    RETURN CASE WHEN row_id IS NOT NULL THEN a_writer || ' ' || a_number ELSE 'no' END;
+END
+$function$;
+CREATE TABLE {{schema}}.format (version integer NOT NULL);
+INSERT INTO {{schema}}.format (version) VALUES ({VERSION});
+"""  # noqa: S608  # made of the constants above
+
+_FIELDS: Final = (
+    *("value", "deleted", "horizon", "writer", "number", "revision", "time", "before", "after"),
+    *("codes", "minimum", "maximum", "others"),
+)
+
+_COLUMNS: Final = ", ".join(f"c.{name}" for name in _FIELDS)
+_OF_ITSELF: Final = _COLUMNS.removesuffix(", c.others")
+
+
+class Statements(NamedTuple):
+    """The statements for one schema, as they travel."""
+
+    check: bytes
+    create: bytes
+    add: bytes
+    replace: bytes
+    read: bytes
+    read_keys: bytes
+    names: bytes
+    snapshot: bytes
+    domains: bytes
+    purge: bytes
+
+    @classmethod
+    def of(cls, schema: str) -> Statements:
+        """The statements for the schema of that name."""
+        s = _quoted(schema, '"')
+        one = f"""FROM (SELECT) AS one
+            LEFT JOIN {s}.counters AS c ON c.domain = $1 AND c.name = $2"""
+        known = f"""(SELECT pg_catalog.jsonb_object_agg(k.key, k.line) FROM {s}.keys AS k
+            WHERE k.counter = c.id AND k.expires > pg_catalog.clock_timestamp()
+            AND k.key IN (SELECT pg_catalog.jsonb_array_elements_text($3::jsonb)))"""  # noqa: S608  # quoted
+        live = f"""FROM (SELECT) AS one LEFT JOIN {s}.counters AS c
+            ON c.domain = $1 AND NOT c.deleted ORDER BY c.name"""
+        alone = "pg_catalog.pg_is_in_recovery()"
+        texts = (
+            f"""SELECT version, {alone}, pg_catalog.pg_backend_pid(),
+                pg_catalog.current_setting('server_encoding'),
+                pg_catalog.current_setting('synchronous_commit'),
+                pg_catalog.current_setting('fsync'),
+                pg_catalog.current_setting('full_page_writes') FROM {s}.format""",  # noqa: S608  # quoted
+            creation(schema),
+            f"SELECT {s}.add_1({_parameters(11)})",
+            f"SELECT {s}.replace_1({_parameters(25)})",
+            f"SELECT {alone}, {_COLUMNS} {one}",
+            f"SELECT {alone}, {_COLUMNS}, {known} {one}",
+            f"SELECT {alone}, c.name {live}",
+            f"SELECT {alone}, c.name, {_OF_ITSELF}, '' {live}",
+            f"""SELECT {alone}, d.domain FROM (SELECT) AS one LEFT JOIN (
+                SELECT DISTINCT domain FROM {s}.counters WHERE NOT deleted
+                ) AS d ON true ORDER BY d.domain""",  # noqa: S608  # quoted
+            f"""WITH gone AS (
+                    DELETE FROM {s}.counters AS c WHERE c.deleted AND c.time < $1
+                    AND NOT EXISTS (SELECT FROM {s}.keys AS k WHERE k.counter = c.id
+                        AND k.expires > pg_catalog.clock_timestamp())
+                    RETURNING c.id
+                ), forgotten AS (
+                    DELETE FROM {s}.keys AS k USING gone WHERE k.counter = gone.id
+                )
+                SELECT pg_catalog.count(*) FROM gone""",  # noqa: S608  # quoted
+        )
+        return cls(*(text.encode() for text in texts))
+
+
+def creation(schema: str) -> str:
+    """The statements that create the schema and all that is in it: one transaction."""
+    return _CREATION.format(schema=_quoted(schema, '"'), literal=_quoted(_quoted(schema, '"'), "'"))
+
+
+def read_row(address: Address, fields: Sequence[str | None]) -> Record | None:
+    """The record in a row of ``Statements.read``; None when there is none.
+
+    Raises `DamagedRecordError`.
+    """
+    if fields[0] is None:
+        return None
+    row = dict(zip(_FIELDS, fields, strict=True))
+    bounds = (row["minimum"] or "-", row["maximum"] or "-")
+    columns = ("writer", "number", "revision", "time", "before", "after", "codes")
+    latest = " ".join((*(row[name] or "" for name in columns), *bounds))
+    others = row["others"] or ""
+    text = f"{others}{latest}\n"
+    try:
+        if not (_LEDGER.fullmatch(text) and others.endswith("\n" * bool(others))):
+            raise DamagedRecordError(
+                "its columns, or the lines in 'others', are none that truecount writes"
+            )
+        deleted = {"t": 1, "f": 0}.get(row["deleted"] or "")
+        return Record.of(row["value"] or "", deleted, row["horizon"] or "", Ledger(text))
+    except DamagedRecordError as error:
+        raise DamagedRecordError(
+            f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "
+            f"{error}"
+        ) from error
+
+
+def read_keys(address: Address, keys: Iterable[str], text: str | None) -> tuple[KeyReceipt, ...]:
+    """The receipts of those ``keys`` that are in ``text``, as the database gathers them."""
+    try:
+        found = json.loads(text or "{}")
+        return tuple(KeyReceipt.of(key, found[key]) for key in keys if key in found)
+    except DamagedRecordError as error:
+        raise DamagedRecordError(
+            f"a receipt of counter {address.name!r} in domain {address.domain!r} is damaged: "
+            f"{error}"
+        ) from error
+
+
+def ledger_change(old: Ledger, new: Ledger) -> tuple[str | None, str | None]:
+    """What turns the other writers' lines of ``old`` into those of ``new``: (gone, others).
+
+    ``gone`` is the line that goes when the latest one of ``old`` joins them,
+    maybe empty; None when the same writer wrote again. ``others``, where that
+    does not describe it, is all of the lines.
+    """
+    text = _without_latest(new.text)
+    if not old.text:
+        return None, text
+    before = _without_latest(old.text)
+    if text == before:
+        return None, None
+    gone = "".join(line for line in old.text.splitlines(keepends=True) if line not in text)
+    latest = old.text[len(before) :]
+    if before.replace(gone, "") + latest == text:
+        return gone, None
+    return None, text
+
+
+def _without_latest(text: str) -> str:
+    return text[: text.rfind("\n", 0, -1) + 1]
+
+
+def _parameters(count: int) -> str:
+    return ", ".join(f"${number}" for number in range(1, count + 1))
+
+
+def _quoted(text: str, mark: str) -> str:
+    return mark + text.replace(mark, mark * 2) + mark
+
+
+if __name__ == "__main__":
+    sys.stdout.write(creation(*sys.argv[1:] or ["truecount"]))
