@@ -19,5 +19,7 @@ def main() -> None:
         )
         sys.exit(2)
     from truecount.cli.commands import run
+    from truecount.cli.output import show_store_warnings
 
+    show_store_warnings()
     sys.exit(run())

@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from typing import Any, TextIO
 
 import click
 
-__all__ = ["AnswerLostError", "NobodyReadsError", "forget", "say", "stdout"]
+from truecount.errors import StoreWarning
+
+__all__ = ["AnswerLostError", "NobodyReadsError", "forget", "say", "show_store_warnings", "stdout"]
 
 
 class NobodyReadsError(Exception):
@@ -52,6 +55,19 @@ def say(words: str) -> None:
         click.echo(words, err=True)
     except OSError:
         forget(sys.stderr)
+
+
+def show_store_warnings() -> None:
+    """Have warnings of a store shown as people read one: in a line, without the code's."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, StoreWarning):
+            say(f"truecount: warning: {message}")
+        else:
+            others(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def forget(file: TextIO) -> None:

@@ -1,0 +1,534 @@
+"""Connections to Redis, through redis-py, and what their errors mean.
+
+redis-py makes a connection: address, TLS, credentials. What is asked on it is
+sent from here, since its clients repeat a command whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import redis.exceptions as errors
+from redis.backoff import NoBackoff
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.retry import Retry
+
+from truecount.errors import (
+    CounterError,
+    DamagedRecordError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    StoreWarning,
+)
+from truecount.stores.base import Ambiguous
+from truecount.stores.redis.scripts import Request, command
+
+__all__ = ["Client", "Node", "Place", "Target"]
+
+Place = tuple[str, int]
+"""The host and port of a node."""
+
+SHORTEST: Final = 0.05
+"""Seconds that an answer is awaited at least, however little time is left."""
+
+FRESH: Final = 0.05
+"""Seconds since its last use in which a connection is not looked at before it is used again."""
+
+REDIRECTS: Final = 8
+"""How often a request is sent elsewhere before that is called a failure."""
+
+PASSING: Final = (errors.BusyLoadingError, errors.ClusterDownError, errors.TryAgainError)
+PASSING_TEXTS: Final = ("BUSY ", "NOREPLICAS ", "CLUSTERDOWN ", "TRYAGAIN ", "MASTERDOWN ")
+UNAUTHORISED: Final = (
+    errors.AuthenticationError,
+    errors.AuthenticationWrongNumberOfArgsError,
+    errors.AuthorizationError,
+    errors.NoPermissionError,
+)
+FORBIDDEN_IN_SCRIPT: Final = ("The user executing the script", "ACL failure in script")
+
+OURS: Final[dict[str, Any]] = {
+    "retry_on_timeout": False,
+    "retry_on_error": [],
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "health_check_interval": 0,
+    "protocol": 2,
+}
+"""How a connection must be, whatever a client's others are."""
+
+SETTINGS: Final = b"".join(
+    command(*words.split())
+    for words in (
+        b"INFO replication",
+        b"CONFIG GET maxmemory-policy",
+        b"CONFIG GET appendonly",
+        b"CONFIG GET appendfsync",
+    )
+)
+SLOTS: Final = command(b"CLUSTER", b"SLOTS")
+ASKING: Final = command(b"ASKING")
+
+
+class Target(NamedTuple):
+    """Which server or cluster, and how connections to it are made.
+
+    ``options`` are those of ``connection_class``. ``seeds`` are nodes of a
+    cluster, of which one that answers knows the others; None stands for a
+    single server, whose address is among the options.
+    """
+
+    connection_class: Callable[..., Any]
+    options: Mapping[str, Any]
+    seeds: tuple[Place, ...] | None
+    shown: str
+
+    def connection(self, place: Place | None, span: float) -> Any:
+        """A connection, not made yet, whose every step takes ``span`` seconds at most."""
+        options = {
+            name: value
+            for name, value in self.options.items()
+            if not name.startswith(("maint_", "oss_cluster_maint_", "orig_"))
+        }
+        if place is not None:
+            options["host"], options["port"] = place
+        options |= {"socket_timeout": span, "socket_connect_timeout": span}
+        options |= {"retry": Retry(NoBackoff(), 0)}
+        return self.connection_class(**options | OURS)
+
+
+class Link:
+    """A connection that stands. One thread uses it at a time."""
+
+    __slots__ = ("_connection", "_poll", "_socket", "_span", "used")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socket: Any = connection._sock
+        self._span: float | None = self._socket.gettimeout()
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self.used = time.monotonic()
+
+    def ask(self, packed: bytes, span: float) -> Any:
+        """Send one command, and return its answer or raise it, within ``span`` seconds."""
+        if span != self._span:
+            self._socket.settimeout(span)
+            self._span = span
+        self._socket.sendall(packed)
+        return self._connection.read_response()
+
+    def ask_all(self, packed: bytes, count: int, span: float) -> list[Any]:
+        """Send ``count`` commands: their answers, errors among them."""
+        self._socket.settimeout(span)
+        self._span = span
+        self._socket.sendall(packed)
+        answers = []
+        for _ in range(count):
+            try:
+                answers.append(self._connection.read_response())
+            except errors.ResponseError as error:
+                answers.append(error)
+        return answers
+
+    def is_stale(self) -> bool:
+        """Whether the other side has closed it, or has said what nobody asked."""
+        return bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Node:
+    """One server, and the connections to it that nobody uses just now.
+
+    ``checked``: somebody has looked at its settings, or is about to.
+    """
+
+    __slots__ = ("checked", "idle", "place")
+
+    def __init__(self, place: Place | None) -> None:
+        self.place = place
+        self.idle: list[Link] = []
+        self.checked = False
+
+
+class Client:
+    """A server or a cluster, as one process reaches it.
+
+    Every method ends within ``timeout`` seconds (None: no end). It raises an
+    error of the tree when nothing was done and nothing will be, else
+    `Ambiguous`.
+    """
+
+    def __init__(self, target: Target, read_timeout: float, replicas: int) -> None:
+        self._target = target
+        self._read_timeout = read_timeout
+        self._replicas = replicas
+        self._only = Node(None) if target.seeds is None else None
+        self._nodes: dict[Place, Node] = {}
+        self._slots: dict[int, Place] = {}
+        self._warned: set[str] = set()
+        self._closed = False
+
+    # Requests
+
+    def ask(self, request: Request, timeout: float | None, *, proven: bool = False) -> Any:
+        """What Redis answers. ``proven``: only when as many replicas as it takes have it too."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        packed = request.packed
+        node, asking = self._only, b""
+        try:
+            for _ in range(REDIRECTS):
+                if node is None:
+                    node = self._node_of(request.key, deadline)
+                try:
+                    if asking or (proven and self._replicas):
+                        return self._ask_more(node, asking, packed, deadline, proven=proven)
+                    return self._ask(node, packed, deadline)
+                except errors.NoScriptError:
+                    if packed is not request.packed or not request.in_full:
+                        raise
+                    packed = b"".join(request.in_full)
+                except errors.ResponseError as error:
+                    redirected = _redirection(error)
+                    if redirected is None or node.place is None:
+                        raise
+                    moved, slot, (host, port) = redirected
+                    place = (host or node.place[0], port)
+                    if moved:
+                        self._slots[slot] = place
+                    node, asking = self._node_at(place), b"" if moved else ASKING
+            raise StoreUnavailableError(f"{self._target.shown} sends requests round in circles")
+        except (CounterError, Ambiguous, StoreWarning):
+            self._doubt_slots()
+            raise
+        except Exception as error:
+            self._doubt_slots()
+            raise self._sorted(error, request.key) from error
+
+    def ask_many(self, requests: Sequence[Request], timeout: float | None) -> list[Any]:
+        """What Redis answers to ``requests`` that need no script, in their order.
+
+        Another program's data under a key is a `DamagedRecordError` among the answers.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        answers: dict[int, Any] = {}
+        parts: dict[Node, list[int]] = {}
+        for number, request in enumerate(requests):
+            node = self._only or self._node_of(request.key, deadline)
+            parts.setdefault(node, []).append(number)
+        for node, numbers in parts.items():
+            packed = b"".join(requests[number].packed for number in numbers)
+            found = self._ask_node(node, packed, len(numbers), deadline)
+            answers.update(zip(numbers, found, strict=True))
+        for number, answer in answers.items():
+            if _redirection(answer) is not None and self._only is None:
+                answers[number] = self.ask(requests[number], _left(deadline))
+            elif isinstance(answer, Exception):
+                trouble = self._sorted(answer, requests[number].key)
+                if not isinstance(trouble, DamagedRecordError):
+                    raise trouble
+                answers[number] = trouble
+        return [answers[number] for number in range(len(requests))]
+
+    def ask_node(self, node: Node, packed: bytes, timeout: float | None) -> Any:
+        """What ``node`` itself answers."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        (answer,) = self._ask_node(node, packed, 1, deadline)
+        if isinstance(answer, Exception):
+            raise self._sorted(answer, b"")
+        return answer
+
+    def primaries(self, timeout: float | None) -> list[Node]:
+        """The servers that hold all there is."""
+        if self._only is not None:
+            return [self._only]
+        slots = self._learn_slots(None if timeout is None else time.monotonic() + timeout)
+        if len(slots) < REDIS_CLUSTER_HASH_SLOTS:
+            raise StoreUnavailableError(f"{self._target.shown}: some slots are served by no node")
+        return [self._node_at(place) for place in sorted(set(slots.values()))]
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the others are when they are given back."""
+        self._closed = True
+        for node in [*self._nodes.values(), *([self._only] if self._only else [])]:
+            _drain(node)
+
+    # Exchanges
+
+    def _ask_node(self, node: Node, packed: bytes, count: int, deadline: float | None) -> list[Any]:
+        """What it answers to ``count`` commands, refusals among the answers."""
+        try:
+            link, span = self._take(node, deadline)
+            try:
+                answers = link.ask_all(packed, count, span)
+            except BaseException:
+                link.close()
+                raise
+            self._give(node, link)
+        except (CounterError, Ambiguous, StoreWarning):
+            self._doubt_slots()
+            raise
+        except Exception as error:
+            self._doubt_slots()
+            raise self._sorted(error, b"") from error
+        return answers
+
+    def _ask(self, node: Node, packed: bytes, deadline: float | None) -> Any:
+        link, span = self._take(node, deadline)
+        try:
+            answer = link.ask(packed, span)
+        except errors.ResponseError:
+            self._give(node, link)  # an answer too
+            raise
+        except BaseException:
+            link.close()
+            raise
+        self._give(node, link)
+        return answer
+
+    def _ask_more(
+        self, node: Node, asking: bytes, packed: bytes, deadline: float | None, *, proven: bool
+    ) -> Any:
+        """The same with ASKING before it, or WAIT after it, on the same connection."""
+        link, span = self._take(node, deadline)
+        waits = proven and self._replicas > 0
+        if waits:
+            patience = max(int(span * 800), 1)  # milliseconds: the answer must come in time too
+            packed += command(b"WAIT", b"%d" % self._replicas, b"%d" % patience)
+        try:
+            answers = link.ask_all(asking + packed, 1 + bool(asking) + waits, span)
+        except BaseException:
+            link.close()
+            raise
+        self._give(node, link)
+        answer = answers[bool(asking)]
+        if isinstance(answer, Exception):
+            raise answer
+        if waits and not (isinstance(answers[-1], int) and answers[-1] >= self._replicas):
+            short = f"{answers[-1]} of the {self._replicas} replicas of ?wait= have it in time"
+            raise Ambiguous(StoreUnavailableError(f"{self._target.shown}: {short}"))
+        return answer
+
+    # Connections
+
+    def _take(self, node: Node, deadline: float | None) -> tuple[Link, float]:
+        """A connection to ``node``, and the seconds that an answer may take."""
+        span = self._read_timeout
+        now = time.monotonic()
+        if deadline is not None and deadline - now < span:
+            span = max(deadline - now, SHORTEST)
+        while node.idle:
+            try:
+                link = node.idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if now - link.used < FRESH or not link.is_stale():
+                return link, span
+            link.close()
+        link = self._connect(node, span)
+        if not node.checked:
+            node.checked = True
+            try:
+                self._check(link, span)
+            except BaseException as error:
+                link.close()
+                if isinstance(error, errors.RedisError | OSError):
+                    trouble = f"{self._target.shown} fell silent: {error}"
+                    raise StoreUnavailableError(trouble) from error
+                raise
+        left = _left(deadline)
+        if left is not None:
+            if left == 0:
+                self._give(node, link)
+                raise StoreTimeoutError(f"{self._target.shown}: connecting took all the time")
+            span = min(span, max(left, SHORTEST))
+        return link, span
+
+    def _give(self, node: Node, link: Link) -> None:
+        link.used = time.monotonic()
+        node.idle.append(link)
+        if self._closed:
+            _drain(node)
+
+    def _connect(self, node: Node, span: float) -> Link:
+        """A new connection, in ``span`` seconds or about so: to the server, then its greeting."""
+        shown = self._target.shown
+        try:
+            connection = self._target.connection(node.place, span / 2)
+            connection.connect()
+            return Link(connection)
+        except UNAUTHORISED as error:
+            raise StoreError(
+                f"{shown} refuses us ({error}): look at the user and password in the URL"
+            ) from error
+        except PASSING as error:
+            raise StoreUnavailableError(f"{shown} is not ready: {error}") from error
+        except errors.ResponseError as error:
+            raise StoreError(f"{shown} refuses the connection: {error}") from error
+        except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            cause = error.__context__
+            if isinstance(cause, ssl.SSLError) and not isinstance(
+                cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+            ):
+                raise StoreError(
+                    f"{shown}: no TLS connection ({cause}); look at the scheme and the options "
+                    "ssl_ca_certs, ssl_cert_reqs, ssl_certfile and ssl_keyfile"
+                ) from error
+            if isinstance(cause, FileNotFoundError) and "path" not in self._target.options:
+                raise StoreError(f"{shown}: a file of the TLS options is missing") from error
+            raise StoreUnavailableError(f"{shown} cannot be reached: {error}") from error
+        except Exception as error:  # a credential provider's, or of options that do not fit
+            raise StoreError(f"{shown} cannot be used: {error}") from error
+
+    def _check(self, link: Link, span: float) -> None:
+        """Look at the settings by which Redis may lose what it has acknowledged, and say so."""
+        replication, *settings = link.ask_all(SETTINGS, 4, span)
+        # Where CONFIG is forbidden, somebody else answers for the settings.
+        known = [s[1].decode() if isinstance(s, list) and len(s) == 2 else "" for s in settings]
+        policy, log, sync = known
+        if policy not in ("", "noeviction"):
+            self._warn(
+                f"maxmemory-policy is {policy}: counters may be evicted, and begin again; set "
+                "it to noeviction"
+            )
+        if log == "no":
+            self._warn("appendonly is no: what was counted is lost when Redis ends; set it to yes")
+        elif log == "yes" and sync not in ("", "always"):
+            self._warn(
+                f"appendfsync is {sync}: a power failure loses the last changes; set it to always"
+            )
+        if not self._replicas and isinstance(replication, bytes):
+            replicas = dict(line.split(b":", 1) for line in replication.split() if b":" in line)
+            if replicas.get(b"connected_slaves", b"0") != b"0":
+                self._warn(
+                    "it has replicas, and a failover loses what they did not get in time; add "
+                    "?wait=N to the URL to wait for N of them"
+                )
+
+    def _warn(self, what: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"{self._target.shown}: {what}", StoreWarning, stacklevel=2)
+
+    # Clusters
+
+    def _node_of(self, key: bytes, deadline: float | None) -> Node:
+        slot = key_slot(key)
+        if slot not in self._slots:
+            self._learn_slots(deadline)
+        place = self._slots.get(slot)
+        if place is None:
+            raise StoreUnavailableError(f"{self._target.shown}: no node serves slot {slot}")
+        return self._node_at(place)
+
+    def _node_at(self, place: Place) -> Node:
+        return self._nodes.setdefault(place, Node(place))
+
+    def _doubt_slots(self) -> None:
+        """After any failure, ask again which node has which slots."""
+        if self._only is None:
+            self._slots = {}
+
+    def _learn_slots(self, deadline: float | None) -> dict[int, Place]:
+        """Ask the nodes that are known, one after the other, which has which slots."""
+        trouble: Exception | None = None
+        for place in dict.fromkeys([*self._nodes, *(self._target.seeds or ())]):
+            node = self._node_at(place)
+            try:
+                ranges = self._ask(node, SLOTS, deadline)
+                slots: dict[int, Place] = {}
+                for first, last, primary, *_ in ranges:
+                    host = primary[0].decode() if primary[0] else place[0]
+                    slots |= dict.fromkeys(range(first, last + 1), (host, primary[1]))
+            except StoreWarning:
+                raise
+            except Exception as error:
+                trouble = error if isinstance(error, CounterError) else self._sorted(error, b"")
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                continue
+            self._slots = slots
+            return slots
+        # Nothing but a question was sent.
+        if isinstance(trouble, Ambiguous):
+            trouble = trouble.cause
+        raise trouble or StoreUnavailableError(f"{self._target.shown} has no nodes")
+
+    # Errors
+
+    def _sorted(self, error: Exception, key: bytes) -> Exception:
+        """What ``error`` means, of a request that was sent: refused before acting, or ambiguous."""
+        shown, text = self._target.shown, str(error)
+        if isinstance(error, errors.OutOfMemoryError):
+            return StoreFullError(f"{shown} is full: {text} Give it more memory (maxmemory)")
+        if isinstance(error, errors.ReadOnlyError):
+            return StoreUnavailableError(
+                f"{shown} is a replica, which takes no writes: name the primary in the URL"
+            )
+        if isinstance(error, PASSING) or text.startswith(PASSING_TEXTS):
+            return StoreUnavailableError(f"{shown} is not ready: {text}")
+        if isinstance(error, UNAUTHORISED) or text.startswith(FORBIDDEN_IN_SCRIPT):
+            return StoreError(
+                f"{shown} refuses access ({text}): look at the user and password in the URL, and "
+                "at what the user may do (docs/stores.md lists the commands)"
+            )
+        if _redirection(error) is not None:
+            return StoreError(
+                f"{shown} is a node of a cluster: write redis+cluster:// in the URL (or "
+                "rediss+cluster://)"
+            )
+        if text.startswith("This instance has cluster support disabled"):
+            return StoreError(f"{shown} is no cluster: write redis:// or rediss:// in the URL")
+        if text.startswith("MISCONF "):
+            kind = StoreFullError if "No space left" in text else StoreError
+            return kind(f"{shown} cannot write to its disk: {text}")
+        if text.startswith("WRONGTYPE "):
+            return DamagedRecordError(
+                f"the key {key.decode(errors='replace')!r} in {shown}, or one of its receipts, "
+                "holds another program's data"
+            )
+        if text.startswith("unknown command"):
+            return StoreError(f"{shown} lacks a command, it must be Redis 7 or later: {text}")
+        if isinstance(error, errors.TimeoutError | socket.timeout):
+            return Ambiguous(StoreTimeoutError(f"{shown} did not answer in time"))
+        return Ambiguous(StoreUnavailableError(f"{shown}: {text or type(error).__name__}"))
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def _drain(node: Node) -> None:
+    while node.idle:
+        try:
+            link = node.idle.pop()
+        except IndexError:  # another thread was faster
+            return
+        link.close()
+
+
+def _redirection(error: object) -> tuple[bool, int, Place] | None:
+    """Where MOVED (True) or ASK points: the slot and its node; None when it is neither.
+
+    redis-py has classes for them, in its earlier versions for its own cluster client only.
+    """
+    if not isinstance(error, errors.ResponseError):
+        return None
+    words = str(error).split(" ")
+    if isinstance(error, errors.AskError):
+        words.insert(0, "MOVED" if isinstance(error, errors.MovedError) else "ASK")
+    if words[0] not in ("MOVED", "ASK"):
+        return None
+    host, _, port = words[2].rpartition(":")
+    return words[0] == "MOVED", int(words[1]), (host, int(port))
