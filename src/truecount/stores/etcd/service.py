@@ -1,0 +1,416 @@
+"""etcd's requests, over its JSON gateway, and what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import urllib3
+from urllib3 import exceptions
+
+from truecount.errors import (
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
+from truecount.stores.base import Ambiguous, Deadline, beforehand
+
+__all__ = [
+    "Found",
+    "LeaseGoneError",
+    "Login",
+    "Operation",
+    "Outcome",
+    "Service",
+    "Tls",
+    "delete",
+    "fetch",
+    "holds",
+    "put",
+]
+
+SHORTEST: Final = 0.05
+"""Seconds that an answer is waited for at least: a request that is made shall have a chance."""
+
+CONNECTIONS: Final = 64
+"""Connections to an endpoint that are kept open."""
+
+UNREACHED: Final = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
+"""Nothing was sent: there was no connection."""
+
+# gRPC's status codes
+_INVALID, _NOT_FOUND, _DENIED, _EXHAUSTED, _PRECONDITION, _RANGE = 3, 5, 7, 8, 9, 11
+_UNAUTHENTICATED: Final = 16
+
+# Of OpenSSL's reasons, those for which one side does not accept the other.
+_REFUSALS: Final = ("CERTIFICATE", "HANDSHAKE", "UNKNOWN_CA", "VERSION")
+
+_WHO: Final = "name a user in the URL, as in etcd://USER:PASSWORD@host:2379"
+
+Operation: TypeAlias = dict[str, Any]
+"""A step or a condition of a transaction, as etcd's JSON has it."""
+
+
+class Login(NamedTuple):
+    """A user of etcd's."""
+
+    name: str
+    password: str
+
+
+class Tls(NamedTuple):
+    """Files with certificates: who is trusted (None: whom the system trusts), and who we are."""
+
+    cacert: str | None
+    cert: str | None
+    key: str | None
+
+
+class Found(NamedTuple):
+    """A key, in which others may have written more than text, and its value."""
+
+    key: str
+    value: bytes
+
+
+class Outcome(NamedTuple):
+    """What a transaction did: whether its conditions held, and what each step found."""
+
+    succeeded: bool
+    found: list[list[Found]]
+
+
+class LeaseGoneError(StoreUnavailableError):
+    """The lease of a key has expired, or was revoked; nothing was written."""
+
+
+class _TokenGoneError(StoreUnavailableError):
+    """The server does not know the token any more; nothing was done."""
+
+
+# Parts of transactions
+
+
+def fetch(start: str, end: str | None = None) -> Operation:
+    """Find a key; with ``end``, all from ``start`` to before that one."""
+    return {"request_range": _interval(start, end)}
+
+
+def put(key: str, value: str, lease: int | None = None) -> Operation:
+    """Put ``value``, for as long as ``lease`` lives."""
+    fields = {"key": _coded(key), "value": _coded(value)}
+    if lease is not None:
+        fields["lease"] = str(lease)
+    return {"request_put": fields}
+
+
+def delete(start: str, end: str | None = None) -> Operation:
+    """Delete a key; with ``end``, all from ``start`` to before that one."""
+    return {"request_delete_range": _interval(start, end)}
+
+
+def holds(key: str, value: str | bytes | None) -> Operation:
+    """The condition that ``key`` has that value; None: that it is not there."""
+    if value is None:
+        return {"key": _coded(key), "target": "MOD", "mod_revision": "0"}
+    return {"key": _coded(key), "target": "VALUE", "value": _coded(value)}
+
+
+def _interval(start: str, end: str | None) -> dict[str, str]:
+    if end is None:
+        return {"key": _coded(start)}
+    return {"key": _coded(start), "range_end": _coded(end)}
+
+
+def _coded(text: str | bytes) -> str:
+    raw = text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
+    return b64encode(raw).decode()
+
+
+class Service:
+    """etcd at one or more endpoints, (host, port); one for each process.
+
+    Whichever endpoint answered last is asked first. One that cannot be
+    reached makes room for the next at once, since nothing was sent. After an
+    ambiguous request the next one begins with another endpoint.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[tuple[str, int]],
+        login: Login | None,
+        tls: Tls | None,
+        read_timeout: float,
+    ) -> None:
+        self.shown = f"etcd at {','.join(f'{host}:{port}' for host, port in endpoints)}"
+        self._login = login
+        self._has_tls = tls is not None
+        self._token: str | None = None
+        self._read_timeout = read_timeout
+        self._at = 0
+        self._pools = self._make(endpoints, tls)
+
+    # Requests
+
+    def transact(
+        self,
+        conditions: Sequence[Operation],
+        then: Sequence[Operation],
+        otherwise: Sequence[Operation],
+        timeout: float | None,
+    ) -> Outcome:
+        """Do ``then`` in one atomic step where all ``conditions`` hold, else ``otherwise``.
+
+        Reading is linearizable.
+        """
+        question = {"compare": conditions, "success": then, "failure": otherwise}
+        answer = self._ask("/v3/kv/txn", question, timeout)
+        with self._understanding():
+            succeeded = answer.get("succeeded", False)  # what is false, or empty, is left out
+            if not isinstance(succeeded, bool):
+                raise ValueError("it does not say whether it succeeded")
+            responses = answer.get("responses", [])
+            if len(responses) != len(then if succeeded else otherwise):
+                raise ValueError("it answers another request")
+            found = [_found(response.get("response_range", {})) for response in responses]
+            return Outcome(succeeded, found)
+
+    def page(self, start: str, end: str, limit: int, timeout: float | None) -> list[Found]:
+        """The first ``limit`` keys from ``start`` to before ``end``, sorted; linearizable."""
+        answer = self._ask("/v3/kv/range", {**_interval(start, end), "limit": str(limit)}, timeout)
+        with self._understanding():
+            return _found(answer)
+
+    def grant(self, seconds: int, timeout: float | None) -> int:
+        """A new lease, which lives for so long."""
+        answer = self._ask("/v3/lease/grant", {"TTL": str(seconds)}, timeout)
+        with self._understanding():
+            if int(answer["TTL"]) < seconds:
+                raise ValueError("its lease is too short")
+            return int(answer["ID"])
+
+    def close(self) -> None:
+        """Close the connections."""
+        for pool in self._pools:
+            pool.close()
+
+    # Parts of them
+
+    def _make(
+        self, endpoints: Sequence[tuple[str, int]], tls: Tls | None
+    ) -> list[urllib3.HTTPConnectionPool]:
+        if tls is None:
+            return [
+                urllib3.HTTPConnectionPool(host, port, maxsize=CONNECTIONS)
+                for host, port in endpoints
+            ]
+        try:
+            context = ssl.create_default_context(cafile=tls.cacert)
+            if tls.cert is not None:
+                context.load_cert_chain(tls.cert, tls.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self.shown} cannot be asked: the files of ?cacert=, ?cert= and ?key= cannot be "
+                f"used ({error})"
+            ) from error
+        return [
+            urllib3.HTTPSConnectionPool(host, port, maxsize=CONNECTIONS, ssl_context=context)
+            for host, port in endpoints
+        ]
+
+    def _ask(self, path: str, question: Operation, timeout: float | None) -> dict[str, Any]:
+        """What etcd answers; a token that it has forgotten is renewed once."""
+        deadline = Deadline(timeout)
+        body = json.dumps(question).encode()
+        token = self._authenticated(deadline)
+        try:
+            return self._post(path, body, token, deadline)
+        except _TokenGoneError:
+            if self._token == token:
+                self._token = None
+            deadline.check()
+            token = self._authenticated(deadline)
+            deadline.check()
+            return self._post(path, body, token, deadline)
+
+    def _authenticated(self, deadline: Deadline) -> str | None:
+        """The token with which to ask; None where nobody needs to log in."""
+        if self._login is None or self._token is not None:
+            return self._token
+        body = json.dumps(self._login._asdict()).encode()
+        with beforehand():
+            answer = self._post("/v3/auth/authenticate", body, None, deadline)
+            with self._understanding():
+                token = answer["token"]
+                if not isinstance(token, str):
+                    raise ValueError("its token is no text")
+        self._token = token
+        return token
+
+    def _post(
+        self, path: str, body: bytes, token: str | None, deadline: Deadline
+    ) -> dict[str, Any]:
+        """Send ``body`` to the first endpoint that can be reached."""
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = token
+        first = self._at
+        trouble: Exception | None = None
+        for turn in range(len(self._pools)):
+            if trouble is not None:
+                deadline.check()
+            at = (first + turn) % len(self._pools)
+            try:
+                with self._errors():
+                    response = self._pools[at].urlopen(
+                        "POST",
+                        path,
+                        body,
+                        headers,
+                        retries=False,  # they are what counts double; the plan has its own
+                        redirect=False,
+                        assert_same_host=False,
+                        timeout=self._span(deadline.left()),
+                    )
+                    if response.status != 200:
+                        raise self._refusal(response.status, response.data)
+                answer = self._understood(response.data)
+            except UNREACHED as error:
+                trouble = error
+                continue
+            except Ambiguous:
+                self._at = (at + 1) % len(self._pools)
+                raise
+            self._at = at
+            return answer
+        raise StoreUnavailableError(f"{self.shown} cannot be reached: {trouble}") from trouble
+
+    def _span(self, left: float | None) -> urllib3.Timeout:
+        span = self._read_timeout if left is None else min(self._read_timeout, left)
+        span = max(span, SHORTEST)
+        total = None if left is None else max(left, SHORTEST)
+        return urllib3.Timeout(connect=span, read=span, total=total)
+
+    # What answers mean
+
+    def _understood(self, data: bytes) -> dict[str, Any]:
+        with self._understanding():
+            answer = json.loads(data)
+            if not isinstance(answer, dict) or not int(answer["header"]["revision"]):
+                raise ValueError("it has no header")
+            return answer
+
+    @contextlib.contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """What cannot be understood was etcd's answer maybe, or a proxy's."""
+        try:
+            yield
+        except Exception as error:  # whatever is wrong with it
+            trouble = StoreUnavailableError(f"{self.shown} gives an answer that is none: {error!r}")
+            raise Ambiguous(trouble) from error
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Sort what urllib3 raises: refused before acting, or ambiguous."""
+        try:
+            yield
+        except (*UNREACHED, StoreError, Ambiguous):
+            raise
+        except exceptions.ClosedPoolError as error:
+            raise StoreClosedError(f"{self.shown} was closed meanwhile") from error
+        except exceptions.SSLError as error:
+            if not _is_handshake(error):
+                raise self._broken(error) from error
+            raise StoreError(
+                f"{self.shown} and this machine cannot agree on TLS: {error}. Look at the "
+                "certificates, and at ?cacert=, ?cert= and ?key= in the URL"
+            ) from error
+        except exceptions.TimeoutError as error:
+            raise Ambiguous(StoreTimeoutError(f"{self.shown} did not answer in time")) from error
+        except Exception as error:
+            # Whatever is wrong with the connection now, the request may have been sent.
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> Ambiguous:
+        remedy = "speaks TLS, as etcds:// does" if self._has_tls else "wants TLS, as in etcds://"
+        return Ambiguous(
+            StoreUnavailableError(
+                f"{self.shown} broke the connection ({error or type(error).__name__}): if it goes "
+                f"on so, look whether it {remedy}"
+            )
+        )
+
+    def _refusal(self, status: int, data: bytes) -> Exception:
+        """What an answer says that is no 200; what is not known for sure is ambiguous."""
+        try:
+            body = json.loads(data)
+            code = body["code"]
+            text = str(body.get("message") or body["error"])
+        except Exception:  # it is no answer of etcd's
+            code = -1
+            text = f"HTTP {status} {data[:200].decode(errors='replace').strip()}"
+        what = f"{self.shown} refuses ({text})"
+        if code == _EXHAUSTED and "space exceeded" in text:
+            return StoreFullError(
+                f"{what}: its alarm NOSPACE is raised, since its history has grown to "
+                "--quota-backend-bytes. Compact it, `etcdctl defrag`, then `etcdctl alarm disarm`; "
+                "and set --auto-compaction-retention"
+            )
+        if code == _EXHAUSTED and "too many requests" in text:
+            return StoreUnavailableError(f"{what}: it is overloaded")
+        if code == _INVALID and "too large" in text:
+            return StoreFullError(f"{what}: raise its --max-request-bytes")
+        if code == _NOT_FOUND and "lease not found" in text:
+            return LeaseGoneError(f"{what}: the key's lease is gone")
+        if status == 404:
+            return StoreError(f"{what}: this is no etcd 3.4 or newer with its JSON gateway")
+        if code == _UNAUTHENTICATED or "auth store is old" in text:
+            if self._login is None:
+                return StoreError(f"{what}: {_WHO}")
+            return _TokenGoneError(f"{what}: the user's token is not valid")
+        if code == _DENIED:
+            return StoreError(
+                f"{what}: `etcdctl role grant-permission ROLE readwrite --prefix PREFIX/` allows "
+                "the user what is needed"
+            )
+        if code == _INVALID and "user name is empty" in text:
+            return StoreError(f"{what}: {_WHO}")
+        if code in (_INVALID, _PRECONDITION) and "auth" in text:
+            return StoreError(f"{what}: look at the user and the password in the URL")
+        if code in (_INVALID, _PRECONDITION, _RANGE):
+            return StoreError(what)
+        return Ambiguous(StoreUnavailableError(f"{self.shown} is unavailable: {text}"))
+
+
+def _no_password() -> str:
+    """For a private key that is encrypted: else OpenSSL would ask at the terminal."""
+    raise ValueError("the private key is encrypted")
+
+
+def _found(response: Any) -> list[Found]:
+    return [
+        Found(
+            b64decode(pair["key"], validate=True).decode(errors="surrogateescape"),
+            b64decode(pair.get("value", ""), validate=True),
+        )
+        for pair in response.get("kvs", ())
+    ]
+
+
+def _is_handshake(error: exceptions.SSLError) -> bool:
+    """Whether one side has refused the other before any request was read."""
+    cause: BaseException | None = error
+    while cause is not None:
+        reasons = [cause, *cause.args]
+        for reason in reasons:
+            text = getattr(reason, "reason", None)
+            if isinstance(reason, ssl.SSLError) and isinstance(text, str):
+                return any(word in text for word in _REFUSALS)
+        cause = cause.__cause__ or cause.__context__
+    return False
