@@ -147,7 +147,8 @@ def test_urls_that_cannot_be_meant(url: str) -> None:
     [
         *("Redis://me:hunter2@host/0", "redis:/me:hunter2@host", "redis://me:hun@/ter2@host"),
         *("nosuch://me:hunter2@host/0", "etcd://me:hunter2@host", "postgresql://me:hunter2@host"),
-        "postgresql://host?password=hunter2",
+        *("postgresql://host?password=hunter2", "postgresql://host?pass%77ord=hunter2"),
+        *("redis://me:hun?ter2@host", "postgresql://host?scram_client_key=hunter2"),
     ],
 )
 def test_passwords_are_not_shown(url: str) -> None:

@@ -185,7 +185,8 @@ class Line:
         with self.lock:
             flight, _ = self._remove(ticket)
             self._step_down(ticket)
-        if flight is not None and flight.sealed.in_doubt:
+            goes_on = flight is not None and (flight.sealed.in_doubt or self.flight is flight)
+        if goes_on:
             note(interruption)
 
     # Going straight through

@@ -281,10 +281,13 @@ def must_fence(sealed: Sealed, ground: Ground) -> bool:
 def proves_undone(record: Record | None, sealed: Sealed) -> bool:
     """Whether ``record`` shows that the conditional attempt neither was applied nor can be.
 
-    Its condition has moved, its receipt is not there, and no receipt that
-    could be its own was forgotten.
+    Its condition has moved on, its receipt is not there, and no receipt that
+    could be its own was forgotten. A record that is older than the condition
+    is a backup's, or a replica's that lags: it shows nothing.
     """
     if record is None or sealed.tried is None or record.stamp == sealed.tried:
+        return False
+    if record.stamp.revision < sealed.tried.revision:
         return False
     if has_receipt(record, sealed):
         return False

@@ -12,7 +12,7 @@ __all__ = ["StoreURL"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
 _PASSWORD = re.compile(r"(?<=:).*(?=@)")
-_SECRETS = ("password", "passwd", "secret", "token")
+_SECRETS = ("password", "passwd", "secret", "token", "scram_")
 
 
 LONGEST: Final = 1e10
@@ -22,6 +22,12 @@ LONGEST: Final = 1e10
 def _hide(rest: str) -> str:
     """``rest`` of a URL without the password; a path of the file system has none."""
     return rest if rest.startswith("/") else _PASSWORD.sub("***", rest, count=1)
+
+
+def _is_secret(option: str) -> bool:
+    from urllib.parse import unquote
+
+    return any(word in unquote(option).lower() for word in _SECRETS)
 
 
 class StoreURL:
@@ -60,9 +66,11 @@ class StoreURL:
         head, mark, query = self.text.partition("?")
         scheme, colon, rest = head.partition("://")
         options = [
-            f"{name}=***" if any(word in name.lower() for word in _SECRETS) else f"{name}={value}"
+            f"{name}=***" if _is_secret(name) else f"{name}={value}"
             for name, _, value in (option.partition("=") for option in query.split("&"))
         ]
+        if "@" in query:  # a password with a question mark, which is not quoted
+            return f"{scheme}{colon}***"
         return scheme + colon + _hide(rest) + mark + ("&".join(options) * bool(mark))
 
     @property
@@ -123,6 +131,10 @@ class StoreURL:
         """Raise `StoreURLError` when an option is left that nobody took."""
         for name in self._options:
             if name not in self._taken:
+                if "@" in self.text.partition("?")[2]:
+                    raise StoreURLError(
+                        f"{self.shown!r} has an '@' after a '?': in a password, '?' is written %3F"
+                    )
                 known = ", ".join(sorted(self._taken)) or "none"
                 raise StoreURLError(f"{self.scheme}: has no option {name!r}; it knows {known}")
 

@@ -703,8 +703,11 @@ class StoreConformance:
         lossy.lose_replies(1)
         lossy.refuse(StoreFullError("full"))
         lossy.go_down()
-        with contextlib.suppress(OutcomeUnknownError):
+        try:
             assert c.add(1, timeout=0.1).before == 0
+        except OutcomeUnknownError as unknown:
+            lossy.mend()
+            assert unknown.retry() == 1
         lossy.mend()
         assert c.refresh() == 1
 
