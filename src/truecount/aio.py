@@ -11,7 +11,7 @@ from functools import partial
 from typing import Never, Self, SupportsIndex, TypeVar
 
 from truecount.arguments import check_amount, check_count, check_key, check_value
-from truecount.awaiting import ask, in_thread, run
+from truecount.awaiting import ask, carry_out, in_thread
 from truecount.change import Add, Change, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, attach, line_at
 from truecount.conclude import conclude
@@ -202,7 +202,7 @@ class AsyncCounter(Handle):
 
     async def _run(self, plan: Plan[T], timeout: float | None) -> T:
         try:
-            return await run(plan, self._store, timeout)
+            return await carry_out(plan, self._store, timeout)
         except Pending as pending:
             raise outcome_unknown(self._store, self._address, pending) from pending.cause
 
@@ -281,12 +281,15 @@ class AsyncDomain(Place):
             return None
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        for name in await in_thread(partial(_names, self._store, self._name)):
+        for name in await in_thread(
+            self._store, partial(_names, self._store, self._name), self._store.timeout
+        ):
             yield name
 
     async def snapshot(self) -> dict[str, int]:
         """Return every counter's value, by name."""
-        return await in_thread(partial(self._store.snapshot, self._name))
+        snapshot = partial(self._store.snapshot, self._name)
+        return await in_thread(self._store, snapshot, self._store.timeout)
 
 
 def _names(store: Store, domain: str) -> list[str]:

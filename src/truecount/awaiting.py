@@ -1,60 +1,73 @@
-"""Runs plans in an event loop, which never blocks: the store is asked in threads.
+"""Lets an event loop wait for what threads do: the loop itself never blocks.
 
 The callers of a counter stand in the same line as those who block. Whoever is
-called to lead has a task made that sees the batch through. It belongs to
-nobody, so that a caller who is cancelled leaves nothing behind that is sent
-and not settled.
+called to lead has a thread of the store's pool see the batch through; that is
+nobody's task, so that neither a caller who is cancelled nor a loop that ends
+leaves anything behind that is sent and not settled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
-from truecount import backoff
 from truecount.change import Change
 from truecount.combine import Decided, Line, Ticket, note
-from truecount.drive import entrances, refuse_nested, running
+from truecount.drive import entrances, refuse_nested, run, running
+from truecount.errors import StoreTimeoutError
 from truecount.process import Process, here
-from truecount.steps import Expired, Pause, Plan, Read, Replace, Settle, Step, Wait
-from truecount.steps import Ticket as Called
+from truecount.steps import Plan
 from truecount.stores.base import Store
 
-__all__ = ["ask", "in_thread", "run"]
+__all__ = ["ask", "carry_out", "in_thread"]
 
 T = TypeVar("T")
 
 THREADS: Final = 32
-"""How many requests of one process may be waiting for their stores at once."""
-
-_pools: dict[Process, ThreadPoolExecutor] = {}
-
-_tasks: set[asyncio.Task[None]] = set()  # or nobody would keep those that lead
+"""How many requests to one store may be on their way at once, from loops of this process."""
 
 
-async def run(plan: Plan[T], store: Store, timeout: float | None) -> T:
+async def carry_out(plan: Plan[T], store: Store, timeout: float | None) -> T:
     """Carry out ``plan`` on ``store`` within ``timeout`` seconds (None: no end).
 
-    Returns what the plan returns and raises what it raises.
+    Returns what the plan returns and raises what it raises. Cancelled, it is
+    carried out all the same, and nobody is told.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    result: Any = None
-    problem: BaseException | None = None
+    end = None if timeout is None else time.monotonic() + timeout
+    return await in_thread(store, lambda: run(plan, store, _left(end)), timeout)
+
+
+async def in_thread(store: Store, call: Callable[[], T], timeout: float | None) -> T:
+    """What ``call``, which may block, returns.
+
+    Raises `StoreTimeoutError` when no thread was free for it in ``timeout`` seconds.
+    """
+    job = _pools(store).others.submit(call)
+    waiting = asyncio.wrap_future(job)
+    timer = None
+    if timeout is not None:
+        timer = asyncio.get_running_loop().call_later(timeout, job.cancel)
     try:
-        while True:
-            step = _advance(plan, result, problem)
-            result = problem = None
-            try:
-                result = await _carry_out(step, store, deadline)
-            except BaseException as error:
-                problem = error  # the plan knows what it means: it may leave callers behind
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]  # typed by the plan
+        return await waiting
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if job.cancelled() and not (task is not None and task.cancelling()):
+            raise StoreTimeoutError(
+                "the time was over while other calls were served; nothing was sent"
+            ) from None
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 async def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Decided:
@@ -67,12 +80,14 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
     caller = _Caller(line, change, store, timeout)
     try:
         await caller.future
-    except asyncio.CancelledError as interruption:
+    except BaseException as interruption:
         caller.leave(interruption)
         raise
     finally:
         if caller.timer is not None:
             caller.timer.cancel()
+    if caller.failure is not None:
+        raise caller.failure
     ticket = caller.ticket
     if ticket.error is not None:
         raise ticket.error
@@ -83,104 +98,146 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
 class _Caller:
     """One who waits in an event loop for what becomes of a change."""
 
-    __slots__ = (
-        "deadline",
-        "future",
-        "leading",
-        "line",
-        "loop",
-        "store",
-        "thread",
-        "ticket",
-        "timer",
-    )
+    __slots__ = ("box", "end", "failure", "future", "job", "line", "store", "ticket", "timer")
 
     def __init__(self, line: Line, change: Change, store: Store, timeout: float | None) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.thread = threading.get_ident()
-        self.future: asyncio.Future[None] = self.loop.create_future()
+        loop = asyncio.get_running_loop()
+        self.box = _box(loop)
+        self.future: asyncio.Future[None] = loop.create_future()
         self.line = line
         self.store = store
         self.ticket = Ticket(line, change)
-        self.leading: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.deadline = None if timeout is None else self.loop.time() + timeout
+        self.failure: BaseException | None = None
+        self.job: Future[None] | None = None
+        self.end = None if timeout is None else time.monotonic() + timeout
+        self.timer = None if timeout is None else loop.call_later(timeout, self.expire)
         self.ticket.wake = self.wake
         if _inside(partial(line.join, self.ticket)):
             self.lead()
-        elif self.deadline is not None:
-            self.timer = self.loop.call_at(self.deadline, self.expire)
 
     def wake(self) -> None:
-        """There is something to do. Called under the line's lock, from any thread."""
-        if threading.get_ident() == self.thread:
-            self.look()
-            return
-        try:
-            self.loop.call_soon_threadsafe(self.look)
-        except RuntimeError as closed:  # its loop is no more: somebody else has to lead
-            leave = partial(self.line.drop, self.ticket, closed)
-            threading.Thread(target=leave, daemon=True).start()
-
-    def look(self) -> None:
-        """See what there is to do."""
+        """There is something to do. Called under the line's lock, from any thread; never raises."""
         ticket = self.ticket
-        if self.future.done():
-            return
-        if ticket.decided is not None or ticket.error is not None:
-            self.future.set_result(None)
-        elif ticket.leads:
+        if ticket.leads and ticket.decided is None and ticket.error is None:
             self.lead()
+        else:
+            self.box.post(self)
 
     def lead(self) -> None:
-        """Have a batch sent, unless that is being done."""
-        if self.leading is None:
-            self.leading = self.loop.create_task(self.see_through())
-            _tasks.add(self.leading)
-            self.leading.add_done_callback(_tasks.discard)
+        """Have a thread send a batch, unless one does."""
+        if self.job is None:
+            with suppress(RuntimeError):  # the interpreter ends
+                self.job = _pools(self.store).leaders.submit(self.see_through)
 
-    async def see_through(self) -> None:
+    def see_through(self) -> None:
         """Lead until the outcome of this caller's change is known, or its time is over."""
-        left = None if self.deadline is None else self.deadline - self.loop.time()
         try:
-            await run(self.line.lead(self.ticket), self.store, left)
+            run(self.line.lead(self.ticket), self.store, _left(self.end))
         except BaseException as error:
-            _inside(partial(self.line.drop, self.ticket, error))
-            if not self.future.done():
-                self.future.set_exception(error)
-            raise
-        self.look()
+            self.line.drop(self.ticket, error)
+            self.failure = error
+        self.box.post(self)
+
+    def look(self) -> None:
+        """Tell the one who waits, in its loop, if there is something to tell."""
+        ticket = self.ticket
+        told = ticket.decided is not None or ticket.error is not None or self.failure is not None
+        if told and not self.future.done():
+            self.future.set_result(None)
 
     def expire(self) -> None:
-        """The time is over: of one who leads, the plan knows that."""
-        if not self.ticket.leads:
+        """The time is over. Who leads is told by the plan, unless it waits for a thread yet."""
+        if self.job is None or self.job.cancel():
             _inside(partial(self.line.expire, self.ticket))
             self.look()
 
     def leave(self, interruption: BaseException) -> None:
-        """Go, cancelled. What was sent stays to be seen through."""
-        if self.leading is None:
+        """Go, interrupted. What was sent stays to be seen through."""
+        if self.job is not None and not self.job.cancel():
+            if self.ticket.decided is None and self.ticket.error is None:
+                note(interruption)
+        elif isinstance(interruption, GeneratorExit):
+            # A collector of garbage may come at any moment, even while this thread has the lock.
+            _pools(self.store).others.submit(self.line.drop, self.ticket, interruption)
+        else:
             _inside(partial(self.line.drop, self.ticket, interruption))
-        elif self.ticket in self.line.waiting:  # called to lead, and not begun
-            self.leading.cancel()
-            _inside(partial(self.line.drop, self.ticket, interruption))
-        elif self.ticket.decided is None and self.ticket.error is None:
-            note(interruption)
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """What ``call``, which may block, returns."""
-    return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+class _Box:
+    """What a loop is to look at, posted by threads: they wake it once for all of it."""
+
+    __slots__ = ("called", "loop", "posted")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.posted: deque[_Caller] = deque()
+        self.called = False  # to open the box; twice does no harm
+
+    def post(self, caller: _Caller) -> None:
+        """Have the loop look at ``caller``. Never blocks, and never raises."""
+        self.posted.append(caller)
+        if not self.called:
+            self.called = True
+            with suppress(RuntimeError):  # it is closed, and nobody waits in it any more
+                self.loop.call_soon_threadsafe(self.open)
+
+    def open(self) -> None:
+        """Look at everything that was posted."""
+        self.called = False
+        with suppress(IndexError):
+            while True:
+                self.posted.popleft().look()
 
 
-def _pool() -> ThreadPoolExecutor:
-    pool = _pools.get(here())
-    if pool is None:
-        pool = _pools[here()] = ThreadPoolExecutor(THREADS, "truecount")
-    return pool
+_boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Box] = WeakKeyDictionary()
 
 
-def _inside(call: Callable[[], T]) -> T:
+def _box(loop: asyncio.AbstractEventLoop) -> _Box:
+    box = _boxes.get(loop)
+    if box is None:
+        box = _boxes[loop] = _Box(loop)
+    return box
+
+
+class _Pools:
+    """The threads of one process for one store.
+
+    Those who lead have their own: others may wait in line for them.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.leaders = ThreadPoolExecutor(THREADS, "truecount-leader")
+        self.others = ThreadPoolExecutor(THREADS, "truecount")
+
+
+_pools_of: WeakKeyDictionary[Store, _Pools] = WeakKeyDictionary()
+_lock = threading.RLock()  # a signal handler may come in between
+
+
+def _pools(store: Store) -> _Pools:
+    pools = _pools_of.get(store)
+    if pools is None or pools.process is not here():
+        with _lock:
+            pools = _pools_of.get(store)
+            if pools is None or pools.process is not here():
+                pools = _pools_of[store] = _Pools(here())
+    return pools
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(end - time.monotonic(), 0.0)
+
+
+def _inside(call: Callable[[], Any]) -> Any:
     """``call``, during which a signal handler is told that it comes at a bad moment."""
     thread = threading.get_ident()
     if thread in running:
@@ -193,39 +250,3 @@ def _inside(call: Callable[[], T]) -> T:
 
 
 entrances.add(_inside.__code__)
-
-
-def _advance(plan: Plan[Any], result: Any, problem: BaseException | None) -> Step:
-    if problem is None:
-        return _inside(partial(plan.send, result))
-    return _inside(partial(plan.throw, problem))
-
-
-async def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
-    left = None if deadline is None else deadline - time.monotonic()
-    match step:
-        case Settle(address, batch):
-            return await in_thread(partial(store.settle, address, batch, timeout=left))
-        case Replace(address, old, new):
-            return await in_thread(partial(store.replace, address, old, new, timeout=left))
-        case Read(address, keys):
-            return await in_thread(partial(store.read, address, keys, timeout=left))
-        case Pause(attempt, crowded):
-            if left is not None and left <= 0:
-                raise Expired
-            rest = backoff.seconds(attempt, crowded=crowded)
-            await asyncio.sleep(rest if left is None else min(rest, left))
-        case Wait(ticket):
-            await _wait(ticket, left)
-    return None
-
-
-async def _wait(ticket: Called, timeout: float | None) -> None:
-    """Wait until ``ticket`` is called, for ``timeout`` seconds at most."""
-    loop = asyncio.get_running_loop()
-    called = asyncio.Event()
-    if _inside(partial(ticket.watch, partial(loop.call_soon_threadsafe, called.set))):
-        try:
-            await asyncio.wait_for(called.wait(), timeout)
-        except TimeoutError:
-            raise Expired from None

@@ -47,8 +47,9 @@ class StoreURL:
         if not colon or not _SCHEME.match(self.scheme):
             raise StoreURLError(
                 f"{_hide(text)!r} is not a store URL; one looks like sqlite:///counters.db "
-                "(relative), sqlite:////var/lib/counters.db (absolute), simpledb://us-east-1 or "
-                "memory://"
+                "(relative), sqlite:////var/lib/counters.db (absolute), redis://127.0.0.1:6379, "
+                "postgresql://user@host/database, etcd://127.0.0.1:2379, dynamodb://us-east-1, "
+                "simpledb://us-east-1 or memory://"
             )
         if not text.isprintable():
             raise StoreURLError(f"{self.shown!r} holds characters that no URL can")
