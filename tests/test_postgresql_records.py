@@ -720,6 +720,18 @@ def test_options_go_to_libpq(server: PostgreSQL, url: str, sql: psycopg.Connecti
 # Clients of the driver's user
 
 
+def test_a_refusal_leaves_ones_own_connection_open(server: PostgreSQL) -> None:
+    """A connection that is read-only says so, stays open, and counts when it is not any more."""
+    with psycopg.connect(server.store, autocommit=True) as connection:
+        c = Counter("mydomain", "refused", store=connect(connection))
+        connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(StoreUnavailableError, match="read-only"):
+            c.add(1, timeout=0.3)
+        assert not connection.closed
+        connection.execute("SET default_transaction_read_only = off")
+        assert c.add(1) == 1
+
+
 def test_a_connection_of_ones_own(server: PostgreSQL) -> None:
     """A connection in autocommit mode counts, for several threads too, and stays open."""
     with psycopg.connect(server.store, autocommit=True) as connection:

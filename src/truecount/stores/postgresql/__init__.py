@@ -323,7 +323,8 @@ class PostgreSQLStore(Store):
                 (result,) = link.ask(command, parameters, span)
                 answer = understand(rows(result))
             except Refused as refused:
-                sound = refused.state != READ_ONLY  # another one may lead to the primary
+                # Another one may lead to the primary, where there is another one.
+                sound = refused.state != READ_ONLY or links.patient
                 raise
             except ValueError as error:
                 strange = f"{self.shown} gave an answer that cannot be understood: {error}"
