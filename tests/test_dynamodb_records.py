@@ -602,7 +602,7 @@ def test_a_forward_proxy_that_loses_all_replies(
         forward.lose(1, is_write)
         forward.lose(1000)
         with pytest.raises(OutcomeUnknownError) as caught:
-            c.add(10, key="K" if keyed else None, timeout=0.5)
+            c.add(10, key="K" if keyed else None, timeout=3)
         forward.mend()
         assert caught.value.retry() == 11
         assert c.refresh() == 11
