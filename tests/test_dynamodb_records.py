@@ -562,6 +562,63 @@ def test_ten_lost_replies_to_a_keyed_change(moto: Moto, name: str) -> None:
         assert c.refresh() == 7
 
 
+# A forward proxy on the way ($HTTP_PROXY)
+
+
+@pytest.fixture
+def forward(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """One that everything goes through which is meant for Moto."""
+    with Proxy(moto.port) as proxy:
+        for variable in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):  # not asked for on the way, then
+            monkeypatch.setenv(f"AWS_{variable}", "local")
+        yield proxy
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_reply_that_a_forward_proxy_loses(
+    moto: Moto, name: str, forward: Proxy, keyed: bool
+) -> None:
+    """The write may have been done, and was: it is applied once, and told so."""
+    with connect(f"{moto.store}&timeout=22") as store:
+        c = Counter(DOMAIN, name, 1, store=store)
+        forward.lose(1, is_write)
+        receipt = c.add(10, key="K" if keyed else None)
+        assert (receipt.before, receipt.after, receipt.replayed) == (1, 11, False)
+        assert forward.lost == 1
+        assert c.refresh() == 11
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_forward_proxy_that_loses_all_replies(
+    moto: Moto, name: str, forward: Proxy, keyed: bool
+) -> None:
+    """Nobody can tell then, and nobody says that nothing was applied."""
+    with connect(f"{moto.store}&timeout=22") as store:
+        c = Counter(DOMAIN, name, 1, store=store)
+        forward.lose(1, is_write)
+        forward.lose(1000)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            c.add(10, key="K" if keyed else None, timeout=3)
+        forward.mend()
+        assert caught.value.retry() == 11
+        assert c.refresh() == 11
+
+
+def test_a_forward_proxy_that_is_away(moto: Moto, name: str, forward: Proxy) -> None:
+    """Where nobody listens nothing was sent."""
+    with connect(f"{moto.store}&timeout=22") as store:
+        c = Counter(DOMAIN, name, 1, store=store)
+        forward.refuse()
+        with pytest.raises(StoreUnavailableError, match=r"cannot be reached.*proxy"):
+            c.add(10, timeout=0.5)
+        forward.listen()
+        assert c.refresh() == 1
+
+
 # Requests
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -674,6 +677,82 @@ def test_a_full_store() -> None:
             alarm = server.ask("/v3/maintenance/alarm")["alarms"][0]
             server.ask("/v3/maintenance/alarm", action="DEACTIVATE", **alarm)
             assert c.add(1) == 1
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_who_fills_the_store(keyed: bool) -> None:
+    """Writes that pass the quota are done, though refused: who is told so finds nothing."""
+    with serving(quota=8 << 20) as server, connect(f"{server.store}?timeout=20") as store:
+        counters = [Counter("mydomain", f"counter{n}", store=store) for n in range(40)]
+        begun = threading.Barrier(len(counters) + 8)
+
+        def fill(number: int) -> None:
+            begun.wait()
+            ballast = os.urandom(20_000)
+            with contextlib.suppress(RuntimeError):
+                for turn in itertools.count():
+                    key = coded(f"ballast/{number}/{turn}")
+                    server.ask("/v3/kv/put", key=key, value=coded(ballast))
+
+        def count(c: Counter) -> int:
+            """Add until it is full: how often it was told to be applied."""
+            begun.wait()
+            for turn in itertools.count():
+                try:
+                    c.add(1, key=str(turn) if keyed else None)
+                except StoreFullError:
+                    return turn
+            raise AssertionError
+
+        with ThreadPoolExecutor(len(counters) + 8) as threads:
+            filling = [threads.submit(fill, number) for number in range(8)]
+            told = list(threads.map(count, counters))
+            for one in filling:
+                one.result()
+        assert sum(told) > 0
+        assert [c.refresh() for c in counters] == told
+
+
+SPACE = b'{"error": "etcdserver: mvcc: database space exceeded", "code": 8}'
+NOSPACE = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: %d\r\n\r\n%s" % (len(SPACE), SPACE)
+
+
+def is_write(request: bytes) -> bool:
+    """Whether a request writes."""
+    return b"request_put" in request
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_refusal_of_what_was_done(space: Space, keyed: bool) -> None:
+    """A write that is there is told as one; with others after it, too, once each."""
+    with (
+        Proxy(space.server.port) as proxy,
+        connect(f"etcd://127.0.0.1:{proxy.port}/{space.prefix}") as store,
+    ):
+        c = Counter("mydomain", "counter1", store=store)
+        other = Counter("mydomain", "counter1", store=space.url)
+        proxy.lose(1, is_write, NOSPACE)
+        assert c.add(1, key="one" if keyed else None) == 1
+        proxy.lose(1, is_write, NOSPACE, then=lambda: other.add(10))
+        assert c.add(2, key="two" if keyed else None) == 3
+        assert proxy.lost == 2
+        assert c.refresh() == 13
+
+
+def test_a_refusal_of_which_nothing_is_known(space: Space) -> None:
+    """Where the record cannot be read then, the write is not said to have failed."""
+    with (
+        Proxy(space.server.port) as proxy,
+        connect(f"etcd://127.0.0.1:{proxy.port}/{space.prefix}?timeout=0.5") as store,
+    ):
+        c = Counter("mydomain", "counter1", store=store)
+        proxy.lose(1, is_write, NOSPACE)
+        proxy.lose(1000)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            c.add(1)
+        proxy.mend()
+        assert caught.value.retry() == 1
+        assert c.refresh() == 1
 
 
 class Imposter(BaseHTTPRequestHandler):

@@ -15,6 +15,7 @@ import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from truecount.errors import (
     CounterError,
@@ -32,11 +33,7 @@ __all__ = ["AmazonStore", "Said", "Service", "client_at", "genuine", "is_place"]
 READ_TIMEOUT: Final = 2.0
 """Seconds to wait for one answer unless told otherwise."""
 
-UNREACHED: Final = (
-    exceptions.EndpointConnectionError,
-    exceptions.ConnectTimeoutError,
-    exceptions.ProxyConnectionError,
-)
+UNREACHED: Final = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError)
 """Nothing was sent: there was no connection."""
 
 UNASKED: Final = (
@@ -177,6 +174,8 @@ class Service(ABC):
             if isinstance(error, exceptions.SSLError) and "VERIFY_FAILED" in str(error):
                 # Said before anything is sent. Other errors of TLS may come later.
                 raise StoreError(f"{self.shown} is not to be trusted: {error}") from error
+            if _is_unreached_proxy(error):
+                raise StoreUnavailableError(f"{self.shown} cannot be reached: {error}") from error
             # What cannot be read, or not to its end, was an answer maybe.
             trouble = f"{self.shown}: {error or type(error).__name__}"
             raise Ambiguous(StoreUnavailableError(trouble)) from error
@@ -208,6 +207,14 @@ class Service(ABC):
             raise
         except (BotoCoreError, OSError, ValueError, AttributeError) as error:
             raise StoreError(f"{self.shown} cannot be used: {error}") from error
+
+
+def _is_unreached_proxy(error: Exception) -> bool:
+    """Whether there was no connection to the proxy; where one broke, boto3 says the same."""
+    if not isinstance(error, exceptions.ProxyConnectionError):
+        return False
+    origin = getattr(error.kwargs.get("error"), "original_error", None)
+    return isinstance(origin, (NewConnectionError, ConnectTimeoutError))
 
 
 def genuine(answer: Any) -> Any:

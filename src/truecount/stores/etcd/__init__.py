@@ -19,10 +19,16 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from truecount import moment
-from truecount.errors import DamagedRecordError, StoreClosedError, StoreURLError
+from truecount.errors import (
+    CounterError,
+    DamagedRecordError,
+    StoreClosedError,
+    StoreFullError,
+    StoreURLError,
+)
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Record
-from truecount.stores.base import Deadline, Store, beforehand, patiently
+from truecount.stores.base import Ambiguous, Deadline, Store, beforehand, patiently
 from truecount.stores.etcd.layout import (
     Kept,
     Layout,
@@ -136,12 +142,18 @@ class EtcdStore(Store):
     ) -> bool | Record:
         if old is not None and not is_last(old):
             return False
+        deadline = Deadline(timeout)
         place = self._layout.counter(address)
         condition = holds(place, None if old is None else record_text(old))
         steps = [put(place, record_text(new)), *self._line_steps(address, old, new)]
-        if new.keys:
-            return self._replace_with_keys(address, condition, steps, new.keys, Deadline(timeout))
-        outcome = self._service().transact([condition], steps, self._fetches(address), timeout)
+        try:
+            if new.keys:
+                return self._replace_with_keys(address, condition, steps, new.keys, deadline)
+            outcome = self._service().transact([condition], steps, self._fetches(address), timeout)
+        except Ambiguous as error:
+            if not isinstance(error.cause, StoreFullError):
+                raise
+            return self._replaced_when_full(address, old, new, error, deadline)
         return outcome.succeeded or self._record(address, outcome.found) or False
 
     def names(self, domain: str) -> Iterator[str]:
@@ -254,6 +266,33 @@ class EtcdStore(Store):
                 expired[pair.key] = pair.value
             if not expired:
                 return False
+
+    def _replaced_when_full(
+        self,
+        address: Address,
+        old: Record | None,
+        new: Record,
+        full: Ambiguous,
+        deadline: Deadline,
+    ) -> bool:
+        """What became of a write that was told NOSPACE: True, if it was done all the same.
+
+        It was answered, so it travels no longer: the record shows what became of it.
+        """
+        try:
+            record = self.read(address, timeout=deadline.left())
+        except (Ambiguous, CounterError):
+            raise full from full.cause
+        revision, writer, number = new.stamp
+        if record is None:
+            if old is not None:
+                raise full  # removed altogether: nothing remembers
+            raise full.cause
+        if record.ledger.entry(writer) == new.ledger.entry(writer):
+            return True
+        if record.ledger.number(writer) >= number or record.horizon >= revision:
+            raise full  # another attempt's receipt, or it was forgotten
+        raise full.cause
 
     def _current_lease(self, service: Service, deadline: Deadline) -> int:
         """A lease that lives for `key_ttl` and longer."""

@@ -357,11 +357,13 @@ class Service:
             text = f"HTTP {status} {data[:200].decode(errors='replace').strip()}"
         what = f"{self.shown} refuses ({text})"
         if code == _EXHAUSTED and "space exceeded" in text:
-            return StoreFullError(
+            # The write that finds the quota used up is told so, and done all the same.
+            full = StoreFullError(
                 f"{what}: its alarm NOSPACE is raised, since its history has grown to "
                 "--quota-backend-bytes. Compact it, `etcdctl defrag`, then `etcdctl alarm disarm`; "
                 "and set --auto-compaction-retention"
             )
+            return Ambiguous(full)
         if code == _EXHAUSTED and "too many requests" in text:
             return StoreUnavailableError(f"{what}: it is overloaded")
         if code == _INVALID and "too large" in text:
