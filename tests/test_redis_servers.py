@@ -212,10 +212,14 @@ def test_strange_answers(server: Redis, proxy: Proxy, how: str) -> None:
 
 
 class Stray:
-    """A relay to Redis that puts ``next`` in front of an answer, and leaves the rest as it is."""
+    """A relay to Redis that puts ``next`` in front of an answer, and leaves the rest as it is.
+
+    With a ``pause``, answers come byte by byte.
+    """
 
     def __init__(self, to_port: int) -> None:
         self.next = b""
+        self.pause = 0.0
         self._to_port = to_port
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -251,6 +255,10 @@ class Stray:
             while data := source.recv(65536):
                 if back:
                     data, self.next = self.next + data, b""
+                while back and self.pause and len(data) > 1:
+                    sink.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(self.pause)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
@@ -283,6 +291,24 @@ def test_a_stray_answer(server: Redis, how: str) -> None:
             assert store.snapshot(DOMAIN)[c.name] == 4
             assert c.refresh() == 4
         assert Counter(DOMAIN, f"stray {how}", store=server.store) == 4
+
+
+def test_an_answer_that_drips(server: Redis) -> None:
+    """An answer that comes byte by byte is awaited for as long as any, and asked about."""
+    with (
+        contextlib.closing(Stray(server.port)) as relay,
+        connect(f"redis://127.0.0.1:{relay.port}?read_timeout=0.4") as store,
+    ):
+        c = Counter(DOMAIN, "drips", 1, store=store)
+        relay.pause = 0.1
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknownError) as caught:
+            c.add(1, timeout=0.8)
+        with pytest.raises((StoreTimeoutError, StoreUnavailableError)):
+            c.refresh(timeout=0.8)
+        assert time.monotonic() - began < 3
+        relay.pause = 0.0
+        assert caught.value.retry() == 2
 
 
 # Clients

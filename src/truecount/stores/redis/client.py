@@ -106,34 +106,69 @@ class Target(NamedTuple):
             options["host"], options["port"] = place
         options |= {"socket_timeout": span, "socket_connect_timeout": span}
         options |= {"retry": Retry(NoBackoff(), 0)}
-        return self.connection_class(**options | OURS)
+        connection = self.connection_class(**options | OURS)
+        connect = connection._connect
+        connection._connect = lambda: Timed(connect(), span)
+        return connection
+
+
+class Timed:
+    """A socket that receives until ``span`` seconds after the latest sending, however little.
+
+    A socket's own time-out begins again with every byte.
+    """
+
+    __slots__ = ("_socket", "_until", "span")
+
+    def __init__(self, connected: Any, span: float) -> None:
+        self._socket = connected
+        self.span = span
+        self._until = time.monotonic() + span
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: Any) -> None:
+        self._until = time.monotonic() + self.span
+        self._socket.settimeout(self.span)
+        self._socket.sendall(data)
+
+    def recv(self, *arguments: Any) -> Any:
+        self._hurry()
+        return self._socket.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self._hurry()
+        return self._socket.recv_into(*arguments)
+
+    def _hurry(self) -> None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
 
 
 class Link:
     """A connection that stands. One thread uses it at a time."""
 
-    __slots__ = ("_connection", "_poll", "_socket", "_span", "used")
+    __slots__ = ("_connection", "_poll", "_socket", "used")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket: Any = connection._sock
-        self._span: float | None = self._socket.gettimeout()
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self.used = time.monotonic()
 
     def ask(self, packed: bytes, span: float) -> Any:
         """Send one command, and return its answer or raise it, within ``span`` seconds."""
-        if span != self._span:
-            self._socket.settimeout(span)
-            self._span = span
+        self._socket.span = span
         self._socket.sendall(packed)
         return self._connection.read_response()
 
     def ask_all(self, packed: bytes, count: int, span: float) -> list[Any]:
         """Send ``count`` commands: their answers, errors among them."""
-        self._socket.settimeout(span)
-        self._span = span
+        self._socket.span = span
         self._socket.sendall(packed)
         answers = []
         for _ in range(count):
