@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from truecount import (
     OutcomeUnknownError,
     StoreClosedError,
     StoreError,
+    StoreFullError,
     StoreTimeoutError,
     StoreUnavailableError,
     StoreURLError,
@@ -207,6 +209,106 @@ def test_strange_answers(server: Redis, proxy: Proxy, how: str) -> None:
         proxy.lose(1, lambda request: b"SCAN" in request, STRANGE[how])
         assert how in list(store.names(DOMAIN))
     assert Counter(DOMAIN, how, store=server.store) == 2
+
+
+class Stray:
+    """A relay to Redis that puts ``next`` in front of an answer, and leaves the rest as it is.
+
+    With a ``pause``, answers come byte by byte.
+    """
+
+    def __init__(self, to_port: int) -> None:
+        self.next = b""
+        self.pause = 0.0
+        self._to_port = to_port
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+
+    def close(self) -> None:
+        for connection in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for connection in (self._listener, *self._open):
+            connection.close()
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to_port))
+                self._open += [client, server]
+                self._start(self._pass_on, client, server, False)
+                self._start(self._pass_on, server, client, True)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if back:
+                    data, self.next = self.next + data, b""
+                while back and self.pause and len(data) > 1:
+                    sink.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(self.pause)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+STRAYS = {
+    "text": b"$5\r\nstray\r\n",
+    "error": b"-ERR stray\r\n",
+    "record": b"*2\r\n*0\r\n*0\r\n",
+    "named record": b"*3\r\n$16\r\n0123456789abcdef\r\n*0\r\n*0\r\n",
+}
+
+
+@pytest.mark.parametrize("how", STRAYS)
+def test_a_stray_answer(server: Redis, how: str) -> None:
+    """Where a connection brings an answer too many, it is closed, and no later one is taken."""
+    with contextlib.closing(Stray(server.port)) as relay:
+        with connect(f"redis://127.0.0.1:{relay.port}") as store:
+            c = Counter(DOMAIN, f"stray {how}", 1, store=store)
+            other = Counter(DOMAIN, f"other {how}", 50, store=store)
+            for value in range(2, 5):
+                for _ in range(2):
+                    relay.next = STRAYS[how]
+                    assert c.refresh() == value - 1
+                    assert other.refresh() == 50
+                relay.next = STRAYS[how]
+                assert c.add(1) == value
+                assert (other.refresh(), c.refresh()) == (50, value)
+            relay.next = STRAYS[how]
+            assert store.snapshot(DOMAIN)[c.name] == 4
+            assert c.refresh() == 4
+        assert Counter(DOMAIN, f"stray {how}", store=server.store) == 4
+
+
+def test_an_answer_that_drips(server: Redis) -> None:
+    """An answer that comes byte by byte is awaited for as long as any, and asked about."""
+    with (
+        contextlib.closing(Stray(server.port)) as relay,
+        connect(f"redis://127.0.0.1:{relay.port}?read_timeout=0.4") as store,
+    ):
+        c = Counter(DOMAIN, "drips", 1, store=store)
+        relay.pause = 0.1
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknownError) as caught:
+            c.add(1, timeout=0.8)
+        with pytest.raises((StoreTimeoutError, StoreUnavailableError)):
+            c.refresh(timeout=0.8)
+        assert time.monotonic() - began < 3
+        relay.pause = 0.0
+        assert caught.value.retry() == 2
 
 
 # Clients
@@ -605,6 +707,66 @@ def test_replicas(fresh: Redis) -> None:
             refused = pytest.raises(StoreUnavailableError, match="replica")
             with refused, pytest.warns(StoreWarning, match="appendonly"):
                 Counter(DOMAIN, "new", store=store)
+
+
+def test_a_replica_is_not_read(fresh: Redis) -> None:
+    """A replica lags behind: what it holds is no answer, neither to a new counter nor an old."""
+    with connect(fresh.store) as store:
+        Counter(DOMAIN, "lagging", 5, store=store)
+        with replicating(fresh) as (replica, there), Proxy(replica.port) as proxy:
+            while there.hget(f"truecount:{{{DOMAIN}/lagging}}", "value") != b"5":
+                time.sleep(0.02)
+            url = f"redis://127.0.0.1:{proxy.port}?timeout=0.5"
+            with warnings.catch_warnings(), connect(url) as other:
+                warnings.simplefilter("ignore", StoreWarning)
+                with pytest.raises(StoreUnavailableError, match="is a replica"):
+                    Counter(DOMAIN, "lagging", store=other)
+                there.execute_command("REPLICAOF NO ONE")
+                c = Counter(DOMAIN, "lagging", store=other)
+                assert c.add(1) == 6
+                there.execute_command(f"REPLICAOF 127.0.0.1 {fresh.port}")
+                with pytest.raises(StoreUnavailableError, match="is a replica"):
+                    c.refresh()
+                with pytest.raises(StoreUnavailableError, match="is a replica"):
+                    c.add(1)
+
+
+def test_a_failover_behind_one_address(fresh: Redis) -> None:
+    """After READONLY no connection is used again: the next reaches who is primary by then."""
+    with replicating(fresh) as (replica, there), Proxy(fresh.port) as proxy:
+        with warnings.catch_warnings(), connect(f"redis://127.0.0.1:{proxy.port}") as store:
+            warnings.simplefilter("ignore", StoreWarning)
+            c = Counter(DOMAIN, "moved", 5, store=store)
+            threads = [threading.Thread(target=c.refresh) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            while there.hget(f"truecount:{{{DOMAIN}/moved}}", "value") != b"5":
+                time.sleep(0.02)
+            there.execute_command("REPLICAOF NO ONE")
+            with redis.Redis(port=fresh.port) as old:
+                old.execute_command(f"REPLICAOF 127.0.0.1 {replica.port}")
+            # Old connections stay with the old server.
+            proxy._target = ("127.0.0.1", replica.port)
+            assert c.add(1) == 6
+            assert c.refresh() == 6
+        assert there.hget(f"truecount:{{{DOMAIN}/moved}}", "value") == b"6"
+
+
+def test_reading_where_nothing_is_written(fresh: Redis) -> None:
+    """A server that is full, or lacks replicas, is read."""
+    with connect(f"{fresh.store}?timeout=0.5") as store, redis.Redis(port=fresh.port) as bare:
+        c = Counter(DOMAIN, "read only", 5, store=store)
+        bare.config_set("maxmemory", 1)
+        with pytest.raises(StoreFullError):
+            c.add(1)
+        assert c.refresh() == 5
+        bare.config_set("maxmemory", 0)
+        bare.config_set("min-replicas-to-write", 1)
+        with pytest.raises(StoreUnavailableError, match="NOREPLICAS"):
+            c.add(1)
+        assert c.refresh() == 5
 
 
 @pytest.mark.parametrize(

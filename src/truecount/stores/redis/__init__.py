@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from secrets import token_hex
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
@@ -130,14 +131,22 @@ class RedisStore(Store):
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
         key = self._key(address)
-        touch = b"touch" if self._replicas else b""
-        request = READ.call([key, *(receipt_key(key, name) for name in keys)], touch)
-        answer = self._client().ask(request, timeout, proven=True)
-        match answer:
-            case [list(fields), list(receipts)] if _are_texts(fields) and _are_texts(receipts):
-                pass
-            case _:
-                raise self._strange(answer)
+        nonce = token_hex(8).encode()
+        touch = (b"touch",) if self._replicas else ()
+        request = READ.call([key, *(receipt_key(key, name) for name in keys)], nonce, *touch)
+
+        def there(answer: Any) -> tuple[list[Any], list[Any]]:
+            match answer:
+                case [bytes(told), list(fields), list(receipts)] if (
+                    told == nonce
+                    and len(receipts) == len(keys)
+                    and _are_texts(fields)
+                    and _are_texts(receipts)
+                ):
+                    return fields, receipts
+            raise self._strange(answer)
+
+        fields, receipts = self._client().ask(request, timeout, there, proven=True)
         record = read_record(address, fields)
         if record is None or not keys:
             return record
@@ -160,17 +169,19 @@ class RedisStore(Store):
             *map(text_of, (len(pairs), *pairs, len(gone), *gone)),
             *(receipt.line.encode() for receipt in new.keys),
         )
-        answer = self._client().ask(request, timeout, proven=True)
         whose = name.encode()
-        match answer:
-            case [bytes(told), 1] if told == whose:
-                return True
-            case [bytes(told), 0] if told == whose:
-                return False
-            case [bytes(told), 0, list(fields)] if told == whose and _are_texts(fields):
-                return False if self._replicas else read_record(address, fields) or False
-            case _:
-                raise self._strange(answer)
+
+        def done(answer: Any) -> bool | Record:
+            match answer:
+                case [bytes(told), 1] if told == whose:
+                    return True
+                case [bytes(told), 0] if told == whose:
+                    return False
+                case [bytes(told), 0, list(fields)] if told == whose and _are_texts(fields):
+                    return False if self._replicas else read_record(address, fields) or False
+            raise self._strange(answer)
+
+        return self._client().ask(request, timeout, done, proven=True)
 
     def settles(self, change: Change) -> bool:
         return is_sum(change)
@@ -189,18 +200,21 @@ class RedisStore(Store):
             (self._key(address),),
             f"{name} {since} {total} {lowest} {highest} {base} {now()} {self.writers}".encode(),
         )
-        answer = self._client().ask(request, timeout, proven=True)
-        try:
-            if answer == name.encode():
-                return beyond(batch)
-            who, which, revision, time, before, _, _, low, high = answer.split()
-            if (who.decode(), int(which)) != (writer, number):
-                raise self._strange(answer)
-            minimum = None if low == b"-" else int(low)
-            maximum = None if high == b"-" else int(high)
-            return added(batch, int(before), int(revision), int(time), minimum, maximum)
-        except (AttributeError, ValueError):
-            raise self._strange(answer) from None
+
+        def done(answer: Any) -> Answer:
+            try:
+                if answer == name.encode():
+                    return beyond(batch)
+                who, which, revision, time, before, _, _, low, high = answer.split()
+                if (who.decode(), int(which)) != (writer, number):
+                    raise self._strange(answer)
+                minimum = None if low == b"-" else int(low)
+                maximum = None if high == b"-" else int(high)
+                return added(batch, int(before), int(revision), int(time), minimum, maximum)
+            except (AttributeError, ValueError):
+                raise self._strange(answer) from None
+
+        return self._client().ask(request, timeout, done, proven=True)
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))
@@ -228,7 +242,8 @@ class RedisStore(Store):
                 line = record.ledger.lines[record.stamp.writer]
                 arguments = map(text_of, (state(record), record.stamp.writer, line))
                 request = REMOVE.call((self._key(address),), *arguments)
-                remove = partial(self._client().ask, request, self.timeout, proven=True)
+                ask = self._client().ask
+                remove = partial(ask, request, self.timeout, self._how_many, proven=True)
                 gone += patiently(remove, self.timeout)
         return gone
 
@@ -272,28 +287,33 @@ class RedisStore(Store):
 
     def _fields(self, requests: list[Request]) -> list[Any]:
         """Two fields of every record, or the damage that is there instead."""
-        answers = self._client().ask_many(requests, self.timeout)
-        for answer in answers:
+
+        def two(answer: Any) -> list[Any]:
             match answer:
-                case DamagedRecordError():
-                    pass
                 case [_, _] if _are_texts(answer):
-                    pass
-                case _:
-                    raise self._strange(answer)
-        return answers
+                    return list(answer)
+            raise self._strange(answer)
+
+        return self._client().ask_many(requests, self.timeout, two)
+
+    def _how_many(self, answer: Any) -> int:
+        if type(answer) is not int:
+            raise self._strange(answer)
+        return answer
 
     def _page(
         self, client: Client, node: Node, match: bytes, cursor: bytes
     ) -> tuple[bytes, list[bytes]]:
         """One page of a listing: where the next begins, and keys."""
         packed = command(b"SCAN", cursor, b"MATCH", match, b"COUNT", b"%d" % PAGE)
-        answer = client.ask_node(node, packed, self.timeout)
-        match answer:
-            case [bytes(following), list(keys)] if following.isdigit() and _are_texts(keys):
-                return following, keys
-            case _:
-                raise self._strange(answer)
+
+        def page(answer: Any) -> tuple[bytes, list[bytes]]:
+            match answer:
+                case [bytes(following), list(keys)] if following.isdigit() and _are_texts(keys):
+                    return following, keys
+            raise self._strange(answer)
+
+        return client.ask_node(node, packed, self.timeout, page)
 
     def _values(self, match: bytes, *, others: bool = False) -> dict[Address, int]:
         """The values of the counters whose keys match.

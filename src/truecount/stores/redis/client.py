@@ -12,7 +12,8 @@ import ssl
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import redis.exceptions as errors
 from redis.backoff import NoBackoff
@@ -32,6 +33,8 @@ from truecount.stores.base import Ambiguous
 from truecount.stores.redis.scripts import Request, command
 
 __all__ = ["Client", "Node", "Place", "Target"]
+
+T = TypeVar("T")
 
 Place = tuple[str, int]
 """The host and port of a node."""
@@ -103,34 +106,69 @@ class Target(NamedTuple):
             options["host"], options["port"] = place
         options |= {"socket_timeout": span, "socket_connect_timeout": span}
         options |= {"retry": Retry(NoBackoff(), 0)}
-        return self.connection_class(**options | OURS)
+        connection = self.connection_class(**options | OURS)
+        connect = connection._connect
+        connection._connect = lambda: Timed(connect(), span)
+        return connection
+
+
+class Timed:
+    """A socket that receives until ``span`` seconds after the latest sending, however little.
+
+    A socket's own time-out begins again with every byte.
+    """
+
+    __slots__ = ("_socket", "_until", "span")
+
+    def __init__(self, connected: Any, span: float) -> None:
+        self._socket = connected
+        self.span = span
+        self._until = time.monotonic() + span
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: Any) -> None:
+        self._until = time.monotonic() + self.span
+        self._socket.settimeout(self.span)
+        self._socket.sendall(data)
+
+    def recv(self, *arguments: Any) -> Any:
+        self._hurry()
+        return self._socket.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self._hurry()
+        return self._socket.recv_into(*arguments)
+
+    def _hurry(self) -> None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
 
 
 class Link:
     """A connection that stands. One thread uses it at a time."""
 
-    __slots__ = ("_connection", "_poll", "_socket", "_span", "used")
+    __slots__ = ("_connection", "_poll", "_socket", "used")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket: Any = connection._sock
-        self._span: float | None = self._socket.gettimeout()
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self.used = time.monotonic()
 
     def ask(self, packed: bytes, span: float) -> Any:
         """Send one command, and return its answer or raise it, within ``span`` seconds."""
-        if span != self._span:
-            self._socket.settimeout(span)
-            self._span = span
+        self._socket.span = span
         self._socket.sendall(packed)
         return self._connection.read_response()
 
     def ask_all(self, packed: bytes, count: int, span: float) -> list[Any]:
         """Send ``count`` commands: their answers, errors among them."""
-        self._socket.settimeout(span)
-        self._span = span
+        self._socket.span = span
         self._socket.sendall(packed)
         answers = []
         for _ in range(count):
@@ -152,14 +190,16 @@ class Node:
     """One server, and the connections to it that nobody uses just now.
 
     ``checked``: somebody has looked at its settings, or is about to.
+    ``replica``: its latest answer was that it is one.
     """
 
-    __slots__ = ("checked", "idle", "place")
+    __slots__ = ("checked", "idle", "place", "replica")
 
     def __init__(self, place: Place | None) -> None:
         self.place = place
         self.idle: list[Link] = []
         self.checked = False
+        self.replica = False
 
 
 class Client:
@@ -167,7 +207,8 @@ class Client:
 
     Every method ends within ``timeout`` seconds (None: no end). It raises an
     error of the tree when nothing was done and nothing will be, else
-    `Ambiguous`.
+    `Ambiguous`. ``understand`` makes of an answer what it means; where it
+    raises an error, the connection is closed, whose next answers may be others' too.
     """
 
     def __init__(self, target: Target, read_timeout: float, replicas: int) -> None:
@@ -182,7 +223,14 @@ class Client:
 
     # Requests
 
-    def ask(self, request: Request, timeout: float | None, *, proven: bool = False) -> Any:
+    def ask(
+        self,
+        request: Request,
+        timeout: float | None,
+        understand: Callable[[Any], T],
+        *,
+        proven: bool = False,
+    ) -> T:
         """What Redis answers. ``proven``: only when as many replicas as it takes have it too."""
         deadline = None if timeout is None else time.monotonic() + timeout
         packed = request.packed
@@ -193,8 +241,10 @@ class Client:
                     node = self._node_of(request.key, deadline)
                 try:
                     if asking or (proven and self._replicas):
-                        return self._ask_more(node, asking, packed, deadline, proven=proven)
-                    return self._ask(node, packed, deadline)
+                        return self._ask_more(
+                            node, asking, packed, deadline, understand, proven=proven
+                        )
+                    return self._ask(node, packed, deadline, understand)
                 except errors.NoScriptError:
                     if packed is not request.packed or not request.in_full:
                         raise
@@ -216,7 +266,12 @@ class Client:
             self._doubt_slots()
             raise self._sorted(error, request.key) from error
 
-    def ask_many(self, requests: Sequence[Request], timeout: float | None) -> list[Any]:
+    def ask_many(
+        self,
+        requests: Sequence[Request],
+        timeout: float | None,
+        understand: Callable[[Any], Any],
+    ) -> list[Any]:
         """What Redis answers to ``requests`` that need no script, in their order.
 
         Another program's data under a key is a `DamagedRecordError` among the answers.
@@ -229,11 +284,11 @@ class Client:
             parts.setdefault(node, []).append(number)
         for node, numbers in parts.items():
             packed = b"".join(requests[number].packed for number in numbers)
-            found = self._ask_node(node, packed, len(numbers), deadline)
+            found = self._ask_node(node, packed, len(numbers), deadline, understand)
             answers.update(zip(numbers, found, strict=True))
         for number, answer in answers.items():
             if _redirection(answer) is not None and self._only is None:
-                answers[number] = self.ask(requests[number], _left(deadline))
+                answers[number] = self.ask(requests[number], _left(deadline), understand)
             elif isinstance(answer, Exception):
                 trouble = self._sorted(answer, requests[number].key)
                 if not isinstance(trouble, DamagedRecordError):
@@ -241,10 +296,13 @@ class Client:
                 answers[number] = trouble
         return [answers[number] for number in range(len(requests))]
 
-    def ask_node(self, node: Node, packed: bytes, timeout: float | None) -> Any:
+    def ask_node(
+        self, node: Node, packed: bytes, timeout: float | None, understand: Callable[[Any], T]
+    ) -> T:
         """What ``node`` itself answers."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        (answer,) = self._ask_node(node, packed, 1, deadline)
+        answer: T | Exception
+        (answer,) = self._ask_node(node, packed, 1, deadline, understand)
         if isinstance(answer, Exception):
             raise self._sorted(answer, b"")
         return answer
@@ -266,16 +324,26 @@ class Client:
 
     # Exchanges
 
-    def _ask_node(self, node: Node, packed: bytes, count: int, deadline: float | None) -> list[Any]:
+    def _ask_node(
+        self,
+        node: Node,
+        packed: bytes,
+        count: int,
+        deadline: float | None,
+        understand: Callable[[Any], Any],
+    ) -> list[Any]:
         """What it answers to ``count`` commands, refusals among the answers."""
         try:
             link, span = self._take(node, deadline)
             try:
-                answers = link.ask_all(packed, count, span)
+                answers = [
+                    answer if isinstance(answer, Exception) else understand(answer)
+                    for answer in link.ask_all(packed, count, span)
+                ]
             except BaseException:
                 link.close()
                 raise
-            self._give(node, link)
+            self._give(node, link, *answers)
         except (CounterError, Ambiguous, StoreWarning):
             self._doubt_slots()
             raise
@@ -284,12 +352,14 @@ class Client:
             raise self._sorted(error, b"") from error
         return answers
 
-    def _ask(self, node: Node, packed: bytes, deadline: float | None) -> Any:
+    def _ask(
+        self, node: Node, packed: bytes, deadline: float | None, understand: Callable[[Any], T]
+    ) -> T:
         link, span = self._take(node, deadline)
         try:
-            answer = link.ask(packed, span)
-        except errors.ResponseError:
-            self._give(node, link)  # an answer too
+            answer = understand(link.ask(packed, span))
+        except errors.ResponseError as error:
+            self._give(node, link, error)  # an answer too
             raise
         except BaseException:
             link.close()
@@ -298,8 +368,15 @@ class Client:
         return answer
 
     def _ask_more(
-        self, node: Node, asking: bytes, packed: bytes, deadline: float | None, *, proven: bool
-    ) -> Any:
+        self,
+        node: Node,
+        asking: bytes,
+        packed: bytes,
+        deadline: float | None,
+        understand: Callable[[Any], T],
+        *,
+        proven: bool,
+    ) -> T:
         """The same with ASKING before it, or WAIT after it, on the same connection."""
         link, span = self._take(node, deadline)
         waits = proven and self._replicas > 0
@@ -308,17 +385,18 @@ class Client:
             packed += command(b"WAIT", b"%d" % self._replicas, b"%d" % patience)
         try:
             answers = link.ask_all(asking + packed, 1 + bool(asking) + waits, span)
+            answer = answers[bool(asking)]
+            understood = None if isinstance(answer, Exception) else understand(answer)
         except BaseException:
             link.close()
             raise
-        self._give(node, link)
-        answer = answers[bool(asking)]
+        self._give(node, link, *answers)
         if isinstance(answer, Exception):
             raise answer
         if waits and not (isinstance(answers[-1], int) and answers[-1] >= self._replicas):
             short = f"{answers[-1]} of the {self._replicas} replicas of ?wait= have it in time"
             raise Ambiguous(StoreUnavailableError(f"{self._target.shown}: {short}"))
-        return answer
+        return cast(T, understood)
 
     # Connections
 
@@ -350,12 +428,26 @@ class Client:
         left = _left(deadline)
         if left is not None:
             if left == 0:
-                self._give(node, link)
+                node.idle.append(link)
+                if node.replica:
+                    raise self._is_replica()
                 raise StoreTimeoutError(f"{self._target.shown}: connecting took all the time")
             span = min(span, max(left, SHORTEST))
         return link, span
 
-    def _give(self, node: Node, link: Link) -> None:
+    def _give(self, node: Node, link: Link, *answers: object) -> None:
+        """Keep a connection for the next one, unless its ``answers`` speak against that."""
+        refusals = [answer for answer in answers if isinstance(answer, Exception)]
+        if any(isinstance(error, errors.ReadOnlyError) for error in refusals):
+            # The primary may be another by now, behind the same address.
+            node.replica = True
+            link.close()
+            _drain(node)
+            return
+        node.replica = False
+        if any(self._is_strange(error) for error in refusals):
+            link.close()
+            return
         link.used = time.monotonic()
         node.idle.append(link)
         if self._closed:
@@ -446,11 +538,7 @@ class Client:
         for place in dict.fromkeys([*self._nodes, *(self._target.seeds or ())]):
             node = self._node_at(place)
             try:
-                ranges = self._ask(node, SLOTS, deadline)
-                slots: dict[int, Place] = {}
-                for first, last, primary, *_ in ranges:
-                    host = primary[0].decode() if primary[0] else place[0]
-                    slots |= dict.fromkeys(range(first, last + 1), (host, primary[1]))
+                slots = self._ask(node, SLOTS, deadline, partial(_slots, place))
             except StoreWarning:
                 raise
             except Exception as error:
@@ -467,15 +555,25 @@ class Client:
 
     # Errors
 
+    def _is_replica(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self._target.shown} is a replica, which lags behind and takes no writes: name the "
+            "primary in the URL"
+        )
+
+    def _is_strange(self, error: Exception) -> bool:
+        """Whether a refusal is none that Redis has for what was asked."""
+        if isinstance(error, errors.NoScriptError) or _redirection(error) is not None:
+            return False
+        return isinstance(self._sorted(error, b""), Ambiguous)
+
     def _sorted(self, error: Exception, key: bytes) -> Exception:
         """What ``error`` means, of a request that was sent: refused before acting, or ambiguous."""
         shown, text = self._target.shown, str(error)
         if isinstance(error, errors.OutOfMemoryError):
             return StoreFullError(f"{shown} is full: {text} Give it more memory (maxmemory)")
         if isinstance(error, errors.ReadOnlyError):
-            return StoreUnavailableError(
-                f"{shown} is a replica, which takes no writes: name the primary in the URL"
-            )
+            return self._is_replica()
         if isinstance(error, PASSING) or text.startswith(PASSING_TEXTS):
             return StoreUnavailableError(f"{shown} is not ready: {text}")
         if isinstance(error, UNAUTHORISED) or text.startswith(FORBIDDEN_IN_SCRIPT):
@@ -516,6 +614,15 @@ def _drain(node: Node) -> None:
         except IndexError:  # another thread was faster
             return
         link.close()
+
+
+def _slots(place: Place, ranges: Any) -> dict[int, Place]:
+    """Which node has which slots, of what the node at ``place`` answers to CLUSTER SLOTS."""
+    slots: dict[int, Place] = {}
+    for first, last, primary, *_ in ranges:
+        host = primary[0].decode() if primary[0] else place[0]
+        slots |= dict.fromkeys(range(first, last + 1), (host, primary[1]))
+    return slots
 
 
 def _redirection(error: object) -> tuple[bool, int, Place] | None:

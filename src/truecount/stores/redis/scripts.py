@@ -137,16 +137,25 @@ Answers ``writer`` and its new line when all of the batch was applied, and
 """
 
 READ: Final = Script("""
+-- Removes nothing, since nobody else has such a field. A replica, which may lag behind,
+-- refuses it first of all; any other refusal is none of reading.
+local denied = redis.pcall('HDEL', KEYS[1], ARGV[1])
+if type(denied) == 'table' and string.sub(denied.err or '', 1, 9) == 'READONLY ' then
+    return redis.error_reply(denied.err)
+end
 local record, receipts = redis.call('HGETALL', KEYS[1]), {}
 for i = 2, #KEYS do receipts[i - 1] = redis.call('GET', KEYS[i]) end
-if ARGV[1] == 'touch' and record[1] then
+if ARGV[2] == 'touch' and record[1] then
     -- WAIT waits for what its own connection has written.
     local last = redis.call('HGET', KEYS[1], 'last')
     if last then redis.call('HSET', KEYS[1], 'last', last) end
 end
-return {record, receipts}
+return {ARGV[1], record, receipts}
 """)
-"""Reads a record and receipts of keys; ``touch``: so that WAIT tells whether replicas have it."""
+"""Reads a record and receipts of keys, on the primary only; answers ``nonce`` before them.
+
+``nonce``, and perhaps ``touch``: so that WAIT tells whether replicas have it.
+"""
 
 REPLACE: Final = Script("""
 local key, name, writer = KEYS[1], ARGV[1], ARGV[2]
