@@ -222,7 +222,7 @@ class Own(Links):
                 continue
             try:
                 self._ready(link, deadline)
-            except BaseException:
+            except BaseException:  # whatever it is, nobody else would close it
                 link.close()
                 raise
             return link
@@ -283,7 +283,7 @@ class Borrowed(Links):
                     "your commit: give truecount one of its own, with autocommit=True"
                 )
             return _link_of(connection)
-        except BaseException:
+        except BaseException:  # whatever it is, its owner must get at it again
             connection.lock.release()
             raise
 
@@ -312,7 +312,7 @@ class Pooled(Links):
             raise StoreUnavailableError(text) from error
         try:
             link = _link_of(connection)
-        except BaseException:
+        except BaseException:  # whatever it is, the pool must get it back
             self._pool.putconn(connection)
             raise
         self._connections[link] = connection

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 import redis.exceptions as errors
 from redis.backoff import NoBackoff
@@ -149,7 +149,11 @@ class Timed:
 
 
 class Link:
-    """A connection that stands. One thread uses it at a time."""
+    """A connection that stands. One thread uses it at a time.
+
+    A context manager around one exchange, which closes it where that is broken
+    off, by whatever: the next answer could be this one's.
+    """
 
     __slots__ = ("_connection", "_poll", "_socket", "used")
 
@@ -159,6 +163,13 @@ class Link:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self.used = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, errors.ResponseError):
+            self.close()
 
     def ask(self, packed: bytes, span: float) -> Any:
         """Send one command, and return its answer or raise it, within ``span`` seconds."""
@@ -335,14 +346,11 @@ class Client:
         """What it answers to ``count`` commands, refusals among the answers."""
         try:
             link, span = self._take(node, deadline)
-            try:
+            with link:
                 answers = [
                     answer if isinstance(answer, Exception) else understand(answer)
                     for answer in link.ask_all(packed, count, span)
                 ]
-            except BaseException:
-                link.close()
-                raise
             self._give(node, link, *answers)
         except (CounterError, Ambiguous, StoreWarning):
             self._doubt_slots()
@@ -357,12 +365,10 @@ class Client:
     ) -> T:
         link, span = self._take(node, deadline)
         try:
-            answer = understand(link.ask(packed, span))
+            with link:
+                answer = understand(link.ask(packed, span))
         except errors.ResponseError as error:
             self._give(node, link, error)  # an answer too
-            raise
-        except BaseException:
-            link.close()
             raise
         self._give(node, link)
         return answer
@@ -383,13 +389,10 @@ class Client:
         if waits:
             patience = max(int(span * 800), 1)  # milliseconds: the answer must come in time too
             packed += command(b"WAIT", b"%d" % self._replicas, b"%d" % patience)
-        try:
+        with link:
             answers = link.ask_all(asking + packed, 1 + bool(asking) + waits, span)
             answer = answers[bool(asking)]
             understood = None if isinstance(answer, Exception) else understand(answer)
-        except BaseException:
-            link.close()
-            raise
         self._give(node, link, *answers)
         if isinstance(answer, Exception):
             raise answer
