@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,3 +36,11 @@ def in_processes(work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list
     with SPAWN.Pool(len(work)) as pool:
         results = [pool.apply_async(function, arguments) for function, arguments in work]
         return [result.get(timeout=240) for result in results]
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something that will be true soon."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.01)

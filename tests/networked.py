@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 import workers
-from helpers import SPAWN, in_processes, missing
+from helpers import SPAWN, in_processes, missing, wait_until
 from truecount import (
     BoundsError,
     Counter,
@@ -204,8 +204,8 @@ class Networked:
             proxy.hold(50, self.is_write)  # and what it is sent again as
             with pytest.raises(OutcomeUnknownError) as caught:
                 LATE[what](c)
+            wait_until(lambda: proxy.held, "what was sent is held")  # the proxy may be slow
             proxy.mend()
-            assert proxy.held
             yield caught.value
 
     def deliver(self, proxy: Proxy) -> None:

@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -182,14 +181,6 @@ def batch_fields(*items: dict[str, str]) -> dict[str, str]:
         for name, value in item.items():
             fields[f"Item.{number}.{name}"] = value
     return fields
-
-
-def wait_until(condition: Any, what: str) -> None:
-    """Wait for something that will be true soon."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.01)
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,8 @@ from typing import Any
 import boto3
 import pytest
 
-from simpledb_server import serving, wait_until
+from helpers import wait_until
+from simpledb_server import serving
 from truecount import (
     Counter,
     CounterNotFoundError,

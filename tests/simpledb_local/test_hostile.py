@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpledb_server import VERSION, Client, Reply, Server, serving, wait_until
+from helpers import wait_until
+from simpledb_server import VERSION, Client, Reply, Server, serving
 
 MEGABYTE = 1024 * 1024
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers import wait_until
 from simpledb_local.domains import Domains
 from simpledb_local.history import LONGEST_READ, History
 from simpledb_server import (
@@ -15,7 +16,6 @@ from simpledb_server import (
     batch_fields,
     put_fields,
     serving,
-    wait_until,
 )
 
 LONG = 3600
