@@ -25,6 +25,7 @@ from truecount import (
     Counter,
     CounterError,
     CounterNotFoundError,
+    Domain,
     OutcomeUnknownError,
     OutOfSyncError,
     StoreError,
@@ -182,6 +183,43 @@ class Networked:
             assert proxy.lost == lost
             assert c.add(1).before == 5
             assert Counter(DOMAIN, name, create=False, store=url) == 6
+
+    @pytest.mark.parametrize("how", INSTEAD)
+    def test_many_changes_whose_replies_are_lost(
+        self, url: str, through: str, proxy: Proxy, name: str, how: str
+    ) -> None:
+        """However often the replies to many additions are lost, each is applied once."""
+        truth = Domain(f"{DOMAIN}-{name}", store=url)
+        truth.add({"a": 1, "b": 1})
+        with connect(through) as store:
+            d = Domain(f"{DOMAIN}-{name}", store=store)
+            self.lose(proxy, 3, how)
+            assert d.add({"a": 7, "b": 8, "new": 9}) == {"a": 8, "b": 9, "new": 9}
+            assert proxy.lost == 3
+        assert truth.snapshot() == {"a": 8, "b": 9, "new": 9}
+
+    def test_many_changes_that_come_late(
+        self, url: str, behind: str, proxy: Proxy, name: str
+    ) -> None:
+        """Additions that arrive after they were settled one by one are not applied again."""
+        truth = Domain(f"{DOMAIN}-{name}", store=url)
+        truth.add({"a": 1, "b": 1, "c": 1})
+        with connect(behind) as store:
+            d = Domain(f"{DOMAIN}-{name}", store=store)
+            d.add({"a": 1, "b": 1, "c": 1})
+            proxy.hold(50, self.is_write)
+            with pytest.raises(OutcomeUnknownError) as caught:
+                d.add({"a": 7, "b": 7, "c": 7}, timeout=LITTLE)
+            wait_until(lambda: proxy.held, "what was sent is held")
+            proxy.mend()
+            failures = caught.value.failures
+            assert failures is not None
+            assert set(failures) == {"a", "b", "c"}
+            for error in failures.values():
+                assert isinstance(error, OutcomeUnknownError)
+                assert error.retry() == 9
+            self.deliver(proxy)
+            assert truth.snapshot() == {"a": 9, "b": 9, "c": 9}
 
     def lose(self, proxy: Proxy, count: int, how: str) -> None:
         """Lose the reply to the next write, and to so many requests in a row, whatever they are."""

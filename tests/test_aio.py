@@ -216,7 +216,7 @@ def test_cancelled_after_it_was_sent(url: str) -> None:
         await asyncio.sleep(0.01)
         store.go_on.set()
         assert await second == 11
-        assert c._line.name == c._line.writer.name
+        assert c._line.name == c._line.terms.writer.name
 
     asyncio.run(main())
 
@@ -413,6 +413,28 @@ def test_domain(url: str) -> None:
         assert Domain("votes", store=url)["yes"] == 2
         with pytest.raises(TypeError):
             votes["yes"]  # type: ignore[index]
+
+    asyncio.run(main())
+
+
+def test_many_counters_at_once(url: str) -> None:
+    """Tasks that add to many counters at once lose nothing, and one that fails is told."""
+
+    async def main() -> None:
+        d = AsyncDomain("mydomain", store=url)
+        names = [f"n{number}" for number in range(20)]
+        c = await d.counter("n3")
+        adding = [d.add(dict.fromkeys(names[at % 7 :], 1)) for at in range(40)]
+        await asyncio.gather(*adding, *[c.add(1) for _ in range(40)])
+        values = await d.snapshot()
+        assert values["n19"] == 40
+        assert values["n3"] == 40 + sum(at % 7 <= 3 for at in range(40))
+        await (await d.counter("full", 5, maximum=5)).refresh()
+        with pytest.raises(BoundsError) as caught:
+            await d.add({"n19": 1, "full": 1})
+        assert caught.value.receipts == {"n19": 41}
+        with pytest.raises(InvalidTypeError, match="mapping"):
+            await d.add(["n19"])  # type: ignore[arg-type]
 
     asyncio.run(main())
 

@@ -23,10 +23,12 @@ FLOORS = [
     {"truecount.record", "truecount.url"},
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},
-    {"truecount.stores.base", "truecount.steps"},
+    {"truecount.steps"},
+    {"truecount.stores.base"},
     {"truecount.plans", "truecount.drive", "truecount.connect"},
     {"truecount.combine"},
-    {"truecount.unsettled"},
+    {"truecount.unsettled", "truecount.together"},
+    {"truecount.bulk"},
     {"truecount.handle", "truecount.awaiting"},
     {"truecount.counter", "truecount.aio"},
     {"truecount.domain"},
@@ -58,7 +60,7 @@ STORES_MAY_IMPORT = {
         "truecount.moment",
     ),
     *("truecount.process", "truecount.record", "truecount.settle", "truecount.sums"),
-    "truecount.url",
+    *("truecount.steps", "truecount.url"),
     "truecount.stores.base",
 }
 

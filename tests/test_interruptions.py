@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ def test_struck_threads_leave_the_others_exact(scheme: str, tmp_path: Path) -> N
     assert after == total + 1
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 @pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-def test_interruptions_leave_everything_in_order(scheme: str, tmp_path: Path) -> None:
+def test_interruptions_leave_everything_in_order(scheme: str, many: bool, tmp_path: Path) -> None:
     """Wherever Ctrl-C strikes an add, the next one finds no lock held and no queue broken."""
     url = f"sqlite:///{tmp_path}/c.db?synchronous=normal" if scheme == "sqlite" else "memory://i"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        known, interrupted, total = pool.apply(workers.interrupt_often, (url, 2000))
-    assert known <= total <= known + interrupted
+        work = partial(workers.interrupt_often, url, 2000, many=many)
+        known, interrupted, totals = pool.apply(work)
+    assert all(known <= total <= known + interrupted for total in totals)
 
 
 @pytest.mark.parametrize("place", ["Turn.take", "Turn.give", "Turn._wait_for_processes"])

@@ -14,7 +14,7 @@ from helpers import missing
 from truecount.testing.conformance import StoreConformance
 from truecount.testing.servers import PgBouncer, PostgreSQL
 
-_WRITES = re.compile(rb"SELECT \S+\.(add|replace)_1\(|\x00truecount (add|replace) ")
+_WRITES = re.compile(rb"\.(add|add_many|replace)_1\(|\x00truecount (add|replace) ")
 
 
 def is_write(request: bytes) -> bool:

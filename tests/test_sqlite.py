@@ -473,7 +473,7 @@ def test_many_writers_leave_a_bounded_record(path: Path) -> None:
     store = connect(f"sqlite:///{path}")
     c = Counter("mydomain", "counter1", store=store)
     for _ in range(100):
-        c._line.name = c._line.writer.rename()
+        c._line.name = c._line.terms.writer.rename()
         c.add(1)
     kept = store.read(Address("mydomain", "counter1"), timeout=1)
     assert kept is not None

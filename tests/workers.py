@@ -14,7 +14,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from truecount import BoundsError, Counter, CounterNotFoundError, OutOfSyncError, connect
+from truecount import (
+    BoundsError,
+    Counter,
+    CounterNotFoundError,
+    Domain,
+    OutOfSyncError,
+    connect,
+)
 from truecount.record import Address
 
 
@@ -181,10 +188,11 @@ def open_and_close(task: tuple[str, float]) -> int:
     return times
 
 
-def interrupt_often(url: str, times: int) -> tuple[int, int, int]:
-    """Interrupt adds anywhere, as Ctrl-C does: (known, interrupted, the value at the end).
+def interrupt_often(url: str, times: int, *, many: bool) -> tuple[int, int, list[int]]:
+    """Interrupt adds anywhere, as Ctrl-C does: (known, interrupted, the values at the end).
 
     After each interruption an add has to succeed, here and in another thread.
+    ``many``: to three counters at once.
     """
     dice = random.Random(4711)
 
@@ -193,20 +201,31 @@ def interrupt_often(url: str, times: int) -> tuple[int, int, int]:
 
     signal.signal(signal.SIGALRM, interrupt)
     c = Counter("mydomain", "hot", store=url)
+    domain = Domain("mydomain", store=url)
+    three = dict.fromkeys(("cold", "hot", "warm"), 1)
+    # Their lines stay: what strikes a callback of the collector is lost, and nobody interrupted.
+    kept = [domain[name] for name in three]
+
+    def add(timeout: float = 10) -> None:
+        if many:
+            domain.add(three, timeout=timeout)
+        else:
+            c.add(1, timeout=timeout)
+
     known = 0
     for _ in range(times):
         with contextlib.suppress(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, dice.uniform(20e-6, 900e-6))
             while True:
-                c.add(1)
+                add()
                 known += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
-        c.add(1, timeout=5)
-        other = threading.Thread(target=c.add, kwargs={"timeout": 5})
+        add(timeout=5)
+        other = threading.Thread(target=add, kwargs={"timeout": 5})
         other.start()
         other.join()
         known += 2
-    return known, times, c.refresh()
+    return known, times, [each.refresh() for each in kept if many or each.name == "hot"]
 
 
 class Strike(BaseException):

@@ -6,12 +6,13 @@ to one counter share their batches. The event loop is never blocked.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Never, Self, SupportsIndex, TypeVar
 
 from truecount.arguments import check_amount, check_count, check_key, check_value
 from truecount.awaiting import ask, carry_out, in_thread
+from truecount.bulk import add_all, check_amounts
 from truecount.change import Add, Change, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, attach, line_at
 from truecount.conclude import conclude
@@ -285,6 +286,18 @@ class AsyncDomain(Place):
             self._store, partial(_names, self._store, self._name), self._store.timeout
         ):
             yield name
+
+    async def add(
+        self,
+        amounts: Mapping[str, SupportsIndex],
+        *,
+        timeout: float | Configured | None = CONFIGURED,
+    ) -> dict[str, Receipt]:
+        """Add to many counters, as `Domain.add` does; cancelled once it is sent, it goes on."""
+        limit = self._timeout(timeout)
+        checked = check_amounts(amounts)
+        adding = partial(add_all, self._store, self._name, checked, limit, self._kept)
+        return await in_thread(self._store, adding, limit)
 
     async def snapshot(self) -> dict[str, int]:
         """Return every counter's value, by name."""

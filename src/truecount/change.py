@@ -167,7 +167,11 @@ class Batch(NamedTuple):
     @property
     def keys(self) -> tuple[str, ...]:
         """The idempotency keys in it."""
-        return tuple([change.key for change in self.changes if change.key is not None])
+        changes = self.changes
+        if len(changes) == 1:  # as most batches
+            key = changes[0].key
+            return () if key is None else (key,)
+        return tuple([change.key for change in changes if change.key is not None])
 
 
 class Receipt(int):

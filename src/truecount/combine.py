@@ -15,9 +15,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from truecount.change import (
@@ -40,7 +39,10 @@ from truecount.record import Address, Record, View, make
 from truecount.steps import Expired, Plan, Wait
 from truecount.stores.base import PASSING, Ambiguous, Store
 
-__all__ = ["SENT", "Decided", "Line", "Pending", "ask", "attach", "line_at", "submit"]
+__all__ = [
+    *("SENT", "Decided", "Line", "Pending", "Terms", "ask", "attach", "line_at", "lines_at"),
+    "submit",
+]
 
 SENT: Final = "truecount: the change had been sent; whether it was applied is not known"
 """The note on an exception that interrupted a caller whose change was on its way."""
@@ -94,40 +96,40 @@ class Flight(NamedTuple):
     engine: bool
 
 
+class Terms(NamedTuple):
+    """What the lines of one process at one store have in common.
+
+    ``settles`` tells which changes the store settles by itself, ``limit`` how
+    many changes a batch holds at most, ``key_limit`` how many of them have a key.
+    """
+
+    writer: Writer
+    ground: Ground
+    settles: Callable[[Change], bool]
+    limit: int
+    key_limit: int
+
+
 class Line:
     """The callers of one process on one counter, and the writer that they share.
 
-    ``name`` is the name of the writer under which this line goes on.
-    ``settles`` tells which changes the store settles by itself, ``limit`` how
-    many changes a batch holds at most, ``key_limit`` how many of them have a
-    key. ``revision`` is the latest one known.
+    ``name`` is the name of the writer under which this line goes on,
+    ``revision`` the latest one known.
     """
 
     __slots__ = (
-        *("__weakref__", "address", "flight", "ground", "key_limit", "known", "leader", "limit"),
-        *("lock", "name", "revision", "settles", "waiting", "writer"),
+        *("__weakref__", "address", "flight", "known", "leader", "lock", "name", "revision"),
+        *("terms", "waiting"),
     )
 
-    def __init__(
-        self,
-        address: Address,
-        writer: Writer,
-        ground: Ground,
-        settles: Callable[[Change], bool],
-        limit: int,
-        key_limit: int,
-    ) -> None:
+    def __init__(self, address: Address, terms: Terms, revision: int = 0) -> None:
         self.address = address
-        self.writer = writer
-        self.ground = ground
-        self.settles = settles
-        self.limit = limit
-        self.key_limit = key_limit
-        self.name = writer.name
-        self.revision = 0
+        self.terms = terms
+        self.name = terms.writer.name
+        self.revision = revision
         self.known: Record | None = None
         self.lock = threading.Lock()
-        self.waiting: deque[Ticket] = deque()
+        self.waiting: list[Ticket] = []  # small, as long as nobody does
         self.flight: Flight | None = None
         self.leader: Ticket | Change | None = None  # a change: whose caller is not in line
 
@@ -155,7 +157,11 @@ class Line:
             delivered = False
             while not delivered:
                 answer, record = yield from commit(
-                    self.address, flight.sealed, self.ground, engine=flight.engine, known=self.known
+                    self.address,
+                    flight.sealed,
+                    self.terms.ground,
+                    engine=flight.engine,
+                    known=self.known,
                 )
                 delivered = self._deliver(flight, answer, record)
         except Unknown as unknown:
@@ -193,12 +199,12 @@ class Line:
 
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
-        if not self.settles(change):
+        if not self.terms.settles(change):
             return None
         with self.lock:
             if self.leader is not None:
                 return None
-            number = next(self.writer.numbers)
+            number = next(self.terms.writer.numbers)
             batch = make(Batch, (self.name, number, self.revision, (change,), False, False))
             self.leader = change
             return batch
@@ -213,8 +219,24 @@ class Line:
                 return
             self._hand_over()
 
-    def sit_down(self, ticket: Ticket, batch: Batch, *, engine: bool, in_doubt: bool) -> None:
-        """Go on leading with ``batch`` from a place in the line, after a first attempt."""
+    def go_on(
+        self, change: Change, batch: Batch, came: Answer | CounterError | Ambiguous
+    ) -> tuple[Ticket, bool]:
+        """Go on leading from a place in the line, after a first attempt that decided nothing.
+
+        ``came`` is what came of it. Returns the place, and whether the attempt may still land.
+        Raises what refused it for good.
+        """
+        in_doubt = engine = True
+        if isinstance(came, CounterError):
+            in_doubt = False
+            if not isinstance(came, PASSING):
+                self.passed(None)
+                raise came
+        elif isinstance(came, Answer) and answers(came, batch):
+            engine = came.verdict != BEYOND
+            in_doubt = self.terms.ground.always_fence and not engine  # it may be delivered again
+        ticket = Ticket(self, change)
         ticket.leads = True
         sealed = Sealed(batch)
         sealed.engine = in_doubt
@@ -222,6 +244,7 @@ class Line:
         with self.lock:
             self.flight = flight
             self.leader = ticket
+        return ticket, in_doubt
 
     def abandon(self, change: Change, ticket: Ticket | None, interruption: BaseException) -> None:
         """Leave, interrupted, wherever the caller with ``change`` stands; may be repeated."""
@@ -229,7 +252,7 @@ class Line:
             self.drop(ticket, interruption)
         with self.lock:
             if self.leader is change:
-                self.name = self.writer.rename()
+                self.name = self.terms.writer.rename()
                 self._hand_over()
             else:
                 self._rouse()
@@ -240,21 +263,21 @@ class Line:
         with self.lock:
             if self.flight is None:
                 waiting = self.waiting
-                first = waiting.popleft()
-                tickets: list[Ticket | None] = [first]
-                changes = [first.change]
-                engine = self.settles(first.change)
-                keys = int(first.change.key is not None)
-                while waiting and len(changes) < self.limit and type(first.change) not in ALONE:
-                    change = waiting[0].change
-                    if type(change) in ALONE or self.settles(change) is not engine:
+                first = waiting[0].change
+                changes = [first]
+                engine = self.terms.settles(first)
+                keys = int(first.key is not None)
+                most = 1 if type(first) in ALONE else self.terms.limit
+                for change in [ticket.change for ticket in waiting[1:most]]:
+                    if type(change) in ALONE or self.terms.settles(change) is not engine:
                         break
                     keys += change.key is not None
-                    if keys > self.key_limit:
+                    if keys > self.terms.key_limit:
                         break
-                    tickets.append(waiting.popleft())
                     changes.append(change)
-                number = next(self.writer.numbers)
+                tickets: list[Ticket | None] = [*waiting[: len(changes)]]
+                del waiting[: len(changes)]
+                number = next(self.terms.writer.numbers)
                 batch = Batch(self.name, number, self.revision, tuple(changes))
                 self.flight = Flight(Sealed(batch), tickets, engine)
             return self.flight
@@ -290,7 +313,7 @@ class Line:
                 ticket.error = cause
                 if isinstance(cause, PASSING):
                     # Only the leader's time is over: the others go back to their places.
-                    self.waiting.extendleft(reversed(others))
+                    self.waiting[:0] = others
                 else:
                     for other in others:
                         other.error = cause.copy()
@@ -313,7 +336,7 @@ class Line:
         """Nothing is in flight any more."""
         self.flight = None
         if starts_afresh(flight):
-            self.name = self.writer.rename()
+            self.name = self.terms.writer.rename()
 
     def _step_down(self, ticket: Ticket) -> None:
         """Pass the lead on, if ``ticket`` has it."""
@@ -366,6 +389,11 @@ def starts_afresh(flight: Flight) -> bool:
     where `OutcomeUnknownError.retry` and ``cancel`` look for it.
     """
     return flight.sealed.in_doubt
+
+
+def is_decided(came: object, batch: Batch) -> TypeGuard[Answer]:
+    """Whether what came of a first attempt at ``batch`` is the end of it."""
+    return type(came) is Answer and came.verdict == DECIDED and answers(came, batch)
 
 
 def note(interruption: BaseException) -> None:
@@ -424,28 +452,18 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         batch = line.pass_by(change)
         if batch is None:
             return run_inside(submit(line, change), store, timeout)
-        problem: CounterError | Ambiguous | None = None
-        in_doubt = engine = True
+        in_doubt = True
+        came: Answer | CounterError | Ambiguous
         try:
-            answer = store.settle(line.address, batch, timeout=timeout)
+            came = store.settle(line.address, batch, timeout=timeout)
         except (CounterError, Ambiguous) as error:
-            problem = error
+            came = error
         if orphans:
             raise orphaned()
-        if problem is None:
-            if answers(answer, batch):
-                if answer.verdict == DECIDED:
-                    line.passed(answer.view)
-                    return answer.outcomes[0], answer.view
-                engine = answer.verdict != BEYOND
-                in_doubt = line.ground.always_fence and not engine  # it may be delivered again
-        elif isinstance(problem, CounterError):
-            in_doubt = False
-            if not isinstance(problem, PASSING):
-                line.passed(None)
-                raise problem
-        ticket = Ticket(line, change)
-        line.sit_down(ticket, batch, engine=engine, in_doubt=in_doubt)
+        if is_decided(came, batch):
+            line.passed(came.view)
+            return came.outcomes[0], came.view
+        ticket, in_doubt = line.go_on(change, batch, came)
         left = None if timeout is None else timeout - (time.monotonic() - began)
         return run_inside(see_through(line, ticket), store, left)
     except BaseException as interruption:
@@ -499,9 +517,9 @@ def _find(line: Line) -> Plan[View | None]:
 
 
 class _Lines(NamedTuple):
-    """What a process has at one store: the writer that it is there, and its lines."""
+    """What a process has at one store."""
 
-    writer: Writer
+    terms: Terms
     at: WeakValueDictionary[Address, Line]
 
 
@@ -515,17 +533,25 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
     ``revision`` is one that the caller has seen, for a line that is new. Two
     `Store` objects on one database are two writers: they share no queue.
     """
+    (line,) = lines_at(store, (address,), revision)
+    return line
+
+
+def lines_at(store: Store, addresses: Iterable[Address], revision: int) -> list[Line]:
+    """The lines for the counters at ``addresses``, as `line_at` has them."""
     with _lock:
         lines = _lines.get(store)
-        if lines is None or lines.writer.process is not here():
-            lines = _lines[store] = _Lines(Writer(here()), WeakValueDictionary())
-        line = lines.at.get(address)
-        if line is None:
+        if lines is None or lines.terms.writer.process is not here():
             limits = store.batch_limit, store.key_limit
-            line = Line(address, lines.writer, Ground.of(store), store.settles, *limits)
-            line.revision = revision
-            lines.at[address] = line
-        return line
+            terms = Terms(Writer(here()), Ground.of(store), store.settles, *limits)
+            lines = _lines[store] = _Lines(terms, WeakValueDictionary())
+        found = []
+        for address in addresses:
+            line = lines.at.get(address)
+            if line is None:
+                line = lines.at[address] = Line(address, lines.terms, revision)
+            found.append(line)
+        return found
 
 
 def _forked() -> None:

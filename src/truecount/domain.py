@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import SupportsIndex
 
-from truecount.arguments import check_amount, check_name
+from truecount.bulk import add_all, check_amounts
 from truecount.change import Receipt
 from truecount.counter import Counter
 from truecount.defaults import CONFIGURED, STORED, Configured, Stored
 from truecount.errors import (
-    CounterError,
     CounterNotFoundError,
     InvalidNameError,
     InvalidTypeError,
-    OutcomeUnknownError,
-    StoreTimeoutError,
 )
 from truecount.handle import Place
 
@@ -105,36 +102,17 @@ class Domain(Place):
         *,
         timeout: float | Configured | None = CONFIGURED,
     ) -> dict[str, Receipt]:
-        """Add to many counters, and return their receipts by name.
+        """Add to many counters in as few requests as the store allows: their receipts by name.
 
         A counter that does not exist is created at 0. Each change is applied
-        exactly once by itself, not all of them together: when one is refused,
-        those before it stay applied and those after it are not tried. The
-        error is that of the refused one; its ``receipts`` tell the others.
+        exactly once by itself, and one that fails leaves the others alone.
+        When some fail, the error of the first is raised, or that of the first
+        whose outcome is unknown: its ``receipts`` are of those that were
+        applied, and its ``failures`` the errors of the others, by name.
+        ``timeout`` (seconds, None for no end) is for all of them.
         """
-        if not isinstance(amounts, Mapping):
-            raise InvalidTypeError(
-                f"add() takes a mapping of names to amounts, not {type(amounts).__name__}"
-            )
-        checked = {check_name(name): check_amount(amount) for name, amount in amounts.items()}
-        receipts: dict[str, Receipt] = {}
-        for name, amount in checked.items():
-            try:
-                receipts[name] = self._created(name, timeout).add(amount, timeout=timeout)
-            except CounterError as error:
-                error.receipts = receipts
-                raise
-        return receipts
-
-    def _created(self, name: str, timeout: float | Configured | None) -> Counter:
-        """The counter, to be added to: whether it was created is no matter of the caller's."""
-        try:
-            return Counter(self, name, timeout=timeout)
-        except OutcomeUnknownError as error:
-            raise StoreTimeoutError(
-                f"it could not be told in time whether {name!r} was created, at 0; nothing was "
-                "added to it"
-            ) from error
+        checked = check_amounts(amounts)
+        return add_all(self._store, self._name, checked, self._timeout(timeout), self._kept)
 
     def snapshot(self) -> dict[str, int]:
         """Return every counter's value, by name."""

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from truecount import backoff
 from truecount.errors import CounterError
 from truecount.gate import Gate
-from truecount.steps import Expired, Pause, Plan, Read, Replace, Settle, Step, Wait
+from truecount.steps import Expired, Pause, Plan, Step, Wait
 from truecount.stores.base import Store
 
 __all__ = ["entrances", "orphaned", "orphans", "refuse_nested", "run", "run_inside", "running"]
@@ -112,12 +112,6 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
 def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
     left = None if deadline is None else deadline - time.monotonic()
     match step:
-        case Settle(address, batch):
-            return store.settle(address, batch, timeout=left)
-        case Replace(address, old, new):
-            return store.replace(address, old, new, timeout=left)
-        case Read(address, keys):
-            return store.read(address, keys, timeout=left)
         case Pause(attempt, crowded):
             if left is not None and left <= 0:
                 raise Expired
@@ -127,4 +121,6 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
             gate = Gate()
             if ticket.watch(gate.open) and not gate.wait(left):
                 raise Expired
+        case _:
+            return store.carry_out(step, left)
     return None

@@ -68,7 +68,10 @@ class CounterError(Exception):
     extras: ClassVar[tuple[str, ...]] = ()
 
     receipts: dict[str, Receipt] | None = None
-    """What `Domain.add` had applied before this was raised, by name; else None."""
+    """What `Domain.add` had applied when this was raised, by name; else None."""
+
+    failures: dict[str, CounterError] | None = None
+    """The errors of what `Domain.add` did not get applied, this one too, by name; else None."""
 
     def __init__(self, message: str = "", /, **known: Any) -> None:
         super().__init__(message)
@@ -87,8 +90,8 @@ class CounterError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = {name: getattr(self, name) for name in self.extras}
-        state = None if self.receipts is None else {"receipts": self.receipts}
-        return _rebuild, (type(self), self.args, known), state
+        state = {"receipts": self.receipts, "failures": self.failures}
+        return _rebuild, (type(self), self.args, known), None if self.receipts is None else state
 
 
 def _rebuild(kind: type[CounterError], args: tuple[str], known: dict[str, Any]) -> CounterError:

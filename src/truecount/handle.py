@@ -102,13 +102,28 @@ class Namespace(Protocol):
     def store(self) -> Store: ...
 
 
-class Handle(Integer):
+class InStore:
+    """What is in a store."""
+
+    __slots__ = ()
+
+    _store: Store
+
+    @property
+    def store(self) -> Store:
+        """The store that it is in."""
+        return self._store
+
+    def _timeout(self, timeout: float | Configured | None) -> float | None:
+        return self._store.timeout if timeout is CONFIGURED else check_timeout(timeout)
+
+
+class Handle(InStore, Integer):
     """Shows what was last seen of a counter, and reads as that int."""
 
     __slots__ = ("__weakref__", "_address", "_line", "_store", "_view")
 
     _address: Address
-    _store: Store
     _line: Line
     _view: View
 
@@ -123,11 +138,6 @@ class Handle(Integer):
     def name(self) -> str:
         """The counter's name in its domain."""
         return self._address.name
-
-    @property
-    def store(self) -> Store:
-        """The store that holds the counter."""
-        return self._store
 
     @property
     def value(self) -> int:
@@ -250,13 +260,10 @@ class Handle(Integer):
     def _shown(self) -> str:
         return f"counter {self.name!r} in domain {self.domain!r}"
 
-    def _timeout(self, timeout: float | Configured | None) -> float | None:
-        return self._store.timeout if timeout is CONFIGURED else check_timeout(timeout)
-
     def _line_here(self) -> Line:
         """The line of this process: a fork is a writer of its own, and has locks of its own."""
         line = self._line
-        if line.writer.process is not here():
+        if line.terms.writer.process is not here():
             line = self._line = line_at(self._store, self._address, self._view.stamp.revision)
         return line
 
@@ -290,24 +297,20 @@ def _handle(cls: type[H], address: Address, store: Store, view: View) -> H:
     return handle
 
 
-class Place:
+class Place(InStore):
     """A domain in a store, whichever way it waits."""
 
-    __slots__ = ("_name", "_store")
+    __slots__ = ("_kept", "_name", "_store")
 
     def __init__(self, name: str, *, store: Store | str | None = None) -> None:
         self._name = check_domain(name)
         self._store = connect(store)
+        self._kept: list[Line] = []  # of the counters that were added to last
 
     @property
     def name(self) -> str:
         """The domain's name."""
         return self._name
-
-    @property
-    def store(self) -> Store:
-        """The store that holds it."""
-        return self._store
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} in {self._store!r}>"

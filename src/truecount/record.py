@@ -135,7 +135,7 @@ class Ledger(NamedTuple):
 
     text: str = ""
     # Who wrote last, with which number, and the text before its line: it is
-    # likely to be asked for next. Only `enter` knows it for nothing.
+    # likely to be asked for next. `enter` and `read` know it for nothing.
     last: str = ""
     last_number: int = -1
     others: str = ""
@@ -178,9 +178,16 @@ class Ledger(NamedTuple):
 
     def latest(self) -> Entry:
         """The entry of the write that made the record."""
-        if not self.text.endswith("\n"):
+        return self.read()[0]
+
+    def read(self) -> tuple[Entry, Ledger]:
+        """The entry of the write that made the record, and the ledger that has read it."""
+        text = self.text
+        if text[-1:] != "\n":
             raise DamagedRecordError("the ledger does not end with a whole line")
-        return _parse(self.text[self.text.rfind("\n", 0, -1) + 1 :])
+        start = text.rfind("\n", 0, -1) + 1
+        entry = _parse(text[start:])
+        return entry, make(Ledger, (text, entry[0], entry[1], text[:start]))
 
     def enter(
         self,
@@ -234,17 +241,10 @@ def _revision(rest: str) -> int:
 def _parse(line: str) -> Entry:
     try:
         writer, number, revision, time, before, after, codes, low, high = line.split()
-        return Entry(
-            writer,
-            int(number),
-            int(revision),
-            int(time),
-            int(before),
-            int(after),
-            codes,
-            None if low == "-" else int(low),
-            None if high == "-" else int(high),
-        )
+        numbers = int(number), int(revision), int(time), int(before), int(after)
+        minimum = None if low == "-" else int(low)
+        maximum = None if high == "-" else int(high)
+        return make(Entry, (writer, *numbers, codes, minimum, maximum))
     except ValueError:
         raise DamagedRecordError(f"a line of the ledger cannot be read: {line[:200]!r}") from None
 
@@ -287,7 +287,7 @@ class Record(NamedTuple):
         else was written by somebody who did not write it down. Raises
         `DamagedRecordError`.
         """
-        latest = ledger.latest()
+        latest, ledger = ledger.read()
         if value != str(latest.after):
             raise DamagedRecordError(
                 f"its value is {value[:600]}, where truecount had left {latest.after}. Put that "
@@ -299,9 +299,10 @@ class Record(NamedTuple):
             raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
         if not (horizon.isascii() and horizon.isdigit()):
             raise DamagedRecordError(f"its horizon is {horizon[:60]!r}, and no revision")
-        stamp = Stamp(latest.revision, latest.writer, latest.number)
-        low, high = latest.minimum, latest.maximum
-        return cls(latest.after, stamp, latest.time, low, high, int(horizon), bool(deleted), ledger)
+        writer, number, revision, time, _, after, _, low, high = latest
+        stamp = make(Stamp, (revision, writer, number))
+        fields = (after, stamp, time, low, high, int(horizon), bool(deleted), ledger, ())
+        return make(cls, fields)
 
     def deleted_before(self, instant: int) -> bool:
         """Whether it is a tombstone written before ``instant``."""

@@ -85,6 +85,12 @@ def settle(
         codes = CANCELLED
         refusal = Refusal(CANCELLED, value, minimum, maximum)
         outcomes: tuple[Outcome, ...] = (refusal,) * len(changes)
+    elif type(first) is Add and len(changes) == 1 and first.key is None and not deleted:
+        after = before + first.amount  # as most batches are
+        if crosses(after, minimum, maximum):
+            codes, outcomes = OUTSIDE, (Refusal(OUTSIDE, before, minimum, maximum),)
+        else:
+            codes, outcomes, value = APPLIED, (Receipt(after, before, revision, time),), after
     elif type(first) in ALONE:
         codes, outcomes, draft = _decide(record, first, revision, time)
         value, _, _, minimum, maximum, horizon, deleted, ledger, _ = draft
@@ -201,11 +207,6 @@ def _apply(
     counter is deleted.
     """
     value, _, _, minimum, maximum, _, deleted, _, known = record
-    first = batch.changes[0]
-    if type(first) is Add and first.key is None and len(batch.changes) == 1 and not deleted:
-        after = value + first.amount  # as most batches are
-        if not crosses(after, minimum, maximum):
-            return APPLIED, (Receipt(after, value, revision, time),), after, ()
     codes = ""
     outcomes: list[Outcome] = []
     kept: tuple[KeyReceipt, ...] = ()

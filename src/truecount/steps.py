@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from truecount.change import Batch
     from truecount.record import Address, Record
 
-__all__ = ["Expired", "Pause", "Plan", "Read", "Replace", "Settle", "Step", "Wait"]
+__all__ = ["Expired", "Pause", "Plan", "Read", "Replace", "Settle", "Step", "StoreStep", "Wait"]
 
 
 class Expired(Exception):
@@ -77,7 +77,10 @@ class Wait(NamedTuple):
     ticket: Ticket
 
 
-Step: TypeAlias = Read | Replace | Settle | Pause | Wait
+StoreStep: TypeAlias = Read | Replace | Settle
+"""What a store carries out."""
+
+Step: TypeAlias = StoreStep | Pause | Wait
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Step, Any, T]

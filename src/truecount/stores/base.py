@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from truecount import backoff
 from truecount.change import Answer, Batch, Change
 from truecount.errors import (
+    CounterError,
     InvalidTypeError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
 )
 from truecount.record import WRITERS, Address, Record
+from truecount.steps import Read, Replace, StoreStep
 from truecount.url import StoreURL
 
 __all__ = [
@@ -37,6 +41,9 @@ TIMEOUT: Final = 10.0
 KEY_TTL: Final = 7 * 24 * 3600.0
 """Seconds that an idempotency key is remembered unless told otherwise."""
 
+
+THREADS: Final = 16
+"""How many of many requests are on their way at once, where each takes one of its own."""
 
 PASSING: Final = (StoreUnavailableError, StoreTimeoutError)
 """Refusals that may be over at the next attempt."""
@@ -164,6 +171,34 @@ class Store(ABC):
         """
         raise TypeError(f"{type(self).__name__} settles nothing by itself")
 
+    def carry_out(self, step: StoreStep, timeout: float | None) -> Any:
+        """What `read`, `replace` or `settle` makes of ``step``."""
+        if isinstance(step, Read):
+            return self.read(*step, timeout=timeout)
+        if isinstance(step, Replace):
+            return self.replace(*step, timeout=timeout)
+        return self.settle(*step, timeout=timeout)
+
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        """Carry out ``steps``, each of another counter, in as few requests as the engine allows.
+
+        Each stands by itself, and has what came of it in the list: the answer, or the
+        `CounterError` or `Ambiguous` that `carry_out` would have raised.
+        """
+        deadline = Deadline(timeout)
+        pool = ThreadPoolExecutor(min(len(steps), THREADS), "truecount-together")
+        try:
+            return list(pool.map(lambda step: self.outcome(step, deadline.left()), steps))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def outcome(self, step: StoreStep, timeout: float | None) -> Any:
+        """What comes of ``step``: what `carry_out` returns or raises."""
+        try:
+            return self.carry_out(step, timeout)
+        except (CounterError, Ambiguous) as error:
+            return error
+
     @abstractmethod
     def names(self, domain: str) -> Iterator[str]:
         """The names of the counters in ``domain``, sorted; deleted ones hidden."""
@@ -176,7 +211,8 @@ class Store(ABC):
         """Every counter's value in ``domain``, by name."""
         values = {}
         for name in self.names(domain):
-            record = self.read(Address(domain, name), timeout=self.timeout)
+            look = partial(self.read, Address(domain, name), timeout=self.timeout)
+            record = patiently(look, self.timeout)
             if record is not None and not record.deleted:
                 values[name] = record.value
         return values

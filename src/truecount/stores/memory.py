@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from truecount import moment
@@ -18,6 +18,7 @@ from truecount.errors import StoreClosedError, StoreError
 from truecount.process import here
 from truecount.record import Address, KeyReceipt, Record
 from truecount.settle import settle
+from truecount.steps import StoreStep
 from truecount.stores.base import Store
 from truecount.url import StoreURL
 
@@ -84,6 +85,9 @@ class MemoryStore(Store):
             if new is not None:
                 self._write(memory, address, new, now)
             return answer
+
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        return [self.outcome(step, timeout) for step in steps]
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))

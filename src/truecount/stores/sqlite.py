@@ -19,8 +19,9 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from truecount import backoff, moment
 from truecount.change import ALONE, Answer, Batch, Change
@@ -35,6 +36,7 @@ from truecount.errors import (
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Ledger, Record, make
 from truecount.settle import settle
+from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
 from truecount.stores.filesystem import network_filesystem
@@ -45,6 +47,9 @@ __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
 
+Found: TypeAlias = Sequence[Any]
+"""A row: id, value, deleted, ledger."""
+
 APPLICATION: Final = 0x54434E54  # "TCNT"
 VERSION: Final = 1
 
@@ -53,6 +58,12 @@ PATIENCE: Final = 0.1
 
 NAP: Final = 50e-6
 """Seconds between two looks at it."""
+
+NAMES: Final = 500
+"""How many rows are asked for at once: of variables, SQLite may take 999 only."""
+
+UNDECODABLE: Final = "decode"
+"""What is in SQLite's words when a text is none."""
 
 LATEST: Final = 256
 """Rows of which the latest writing is kept in mind."""
@@ -92,6 +103,9 @@ _SCHEMA: Final = (
 )
 
 _SELECT: Final = "SELECT id, value, deleted, ledger FROM counters WHERE domain = ? AND name = ?"
+
+_SELECT_NAMED: Final = """
+SELECT name, id, value, deleted, ledger FROM counters WHERE domain = ? AND name IN """
 
 _SELECT_ALL: Final = """
 SELECT name, value, deleted, ledger FROM counters WHERE domain = ? AND NOT deleted ORDER BY name"""
@@ -151,35 +165,23 @@ class SQLiteStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        return self._query(lambda sql: _select(sql, address, keys, moment.now())[1], timeout)
+        step = Read(address, keys)
+        record: Record | None = self._query(lambda sql: self._step(sql, step)[1], timeout)
+        return record
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
     ) -> bool:
-        def work(sql: sqlite3.Connection) -> tuple[bool, bool]:
-            now = moment.now()
-            row, there = _select(sql, address, tuple(receipt.key for receipt in new.keys), now)
-            if there is None or old is None:
-                holds = there is old
-            else:
-                holds = there.stamp == old.stamp and not there.keys
-            if holds:
-                self._write(sql, address, row, new, now)
-            return holds, holds
-
-        return self._write_in_turn(work, timeout)
+        step = Replace(address, old, new)
+        replaced: bool = self._write_in_turn(lambda sql: self._step(sql, step), timeout)
+        return replaced
 
     def settles(self, change: Change) -> bool:
         return True
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
         def work(sql: sqlite3.Connection) -> tuple[bool, Answer]:
-            now = moment.now()
-            row, record = _select(sql, address, batch.keys, now)
-            new, answer = settle(record, batch, now, self.writers)
-            if new is not None:
-                self._write(sql, address, row, new, now)
-            return new is not None, answer
+            return self._step(sql, make(Settle, (address, batch)))
 
         began = time.monotonic()
         connection = self._connection(timeout)
@@ -196,6 +198,31 @@ class SQLiteStore(Store):
             except BaseException:  # struck just here: once more, or nobody has the turn again
                 turn.give(place)
                 raise
+
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        def work(sql: sqlite3.Connection) -> tuple[bool, list[Any]]:
+            found = _fetch_all(sql, [step.address for step in steps])
+            now = moment.now()
+            writes: list[Write] = []
+            answers: list[Any] = []
+            for step in steps:
+                try:
+                    write, answer = self._decide(sql, step, found(step.address), now)
+                except DamagedRecordError as error:
+                    answers.append(error)
+                else:
+                    answers.append(answer)
+                    if write is not None:
+                        writes.append(write)
+            self._write_all(sql, writes, now)
+            return bool(writes), answers
+
+        try:
+            return self._write_in_turn(work, timeout)
+        except StoreError as error:
+            return [error.copy() for _ in steps]
+        except Ambiguous as error:
+            return [Ambiguous(error.cause.copy()) for _ in steps]
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))
@@ -217,7 +244,8 @@ class SQLiteStore(Store):
         def work(sql: sqlite3.Connection) -> tuple[bool, int]:
             gone = 0
             for domain, name in sql.execute(_SELECT_PURGEABLE, (moment.now(),)).fetchall():
-                row, record = _select(sql, Address(domain, name), (), 0)
+                address = Address(domain, name)
+                row, record = _select(sql, address, (), 0, _fetch(sql, address))
                 if record is not None and record.deleted_before(before):
                     sql.execute("DELETE FROM keys WHERE counter = ?", (row,))
                     sql.execute("DELETE FROM counters WHERE id = ?", (row,))
@@ -233,6 +261,72 @@ class SQLiteStore(Store):
         turn = self._turns.pop(here(), None)
         if turn is not None:
             turn.close()
+
+    # In a transaction
+
+    def _step(self, sql: sqlite3.Connection, step: StoreStep) -> tuple[bool, Any]:
+        """Carry out ``step``: whether it wrote, and its answer."""
+        now = moment.now()
+        write, answer = self._decide(sql, step, _fetch(sql, step.address), now)
+        if write is not None:
+            self._write(sql, write, now)
+        return write is not None, answer
+
+    def _decide(
+        self, sql: sqlite3.Connection, step: StoreStep, found: Found | None, now: int
+    ) -> tuple[Write | None, Any]:
+        """What ``step`` has to write where `_fetch` found that row, and its answer."""
+        if isinstance(step, Settle):
+            row, record = _select(sql, step.address, step.batch.keys, now, found)
+            new, answer = settle(record, step.batch, now, self.writers)
+            return new and make(Write, (step.address, row, new)), answer
+        if isinstance(step, Read):
+            return None, _select(sql, step.address, step.keys, now, found)[1]
+        address, old, new = step
+        keys = tuple(receipt.key for receipt in new.keys)
+        row, there = _select(sql, address, keys, now, found)
+        if there is None or old is None:
+            holds = there is old
+        else:
+            holds = there.stamp == old.stamp and not there.keys
+        return Write(address, row, new) if holds else None, holds
+
+    def _write(self, sql: sqlite3.Connection, write: Write, now: int) -> None:
+        address, row, new = write
+        value, ledger = texts = _texts(new)
+        if row is None:
+            row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
+        else:
+            sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
+        if len(self._latest) >= LATEST:
+            self._latest.clear()
+        kept = new._replace(keys=()) if new.keys else new
+        self._latest[address] = _Latest((row, *texts), kept)
+        if not new.keys:
+            return
+        # Expired keys make room for new ones, a few at a time.
+        sql.execute(_EXPIRE, (now, 2 + 2 * len(new.keys)))
+        ttl = int(self.key_ttl * 1_000_000)
+        for key, text, before, after, revision, at in new.keys:
+            sql.execute(
+                "DELETE FROM keys WHERE counter = ? AND key = ? AND expires <= ?", (row, key, now)
+            )
+            sql.execute(
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (row, key, text, str(before), str(after), revision, at, at + ttl),
+            )
+
+    def _write_all(self, sql: sqlite3.Connection, writes: Iterable[Write], now: int) -> None:
+        """Write them, most in one statement."""
+        updates = []
+        for write in writes:
+            address, row, new = write
+            if row is None or new.keys or address in self._latest:
+                self._write(sql, write, now)
+            else:
+                value, ledger = _texts(new)
+                updates.append((value, int(new.deleted), ledger, row))
+        sql.executemany(_UPDATE, updates)
 
     # Transactions
 
@@ -343,7 +437,7 @@ class SQLiteStore(Store):
         new, answer = settle(record, batch, moment.now(), self.writers)
         if new is None:
             return None
-        value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
+        value, ledger = _texts(new)
         try:  # as `_use` does, but faster
             with connection.lock:
                 try:
@@ -359,32 +453,6 @@ class SQLiteStore(Store):
             return None
         self._latest[address] = make(_Latest, ((there[0], value, ledger), new))
         return answer
-
-    def _write(
-        self, sql: sqlite3.Connection, address: Address, row: int | None, new: Record, now: int
-    ) -> None:
-        value, ledger = str(new.value), f"{new.horizon}\n{new.ledger.text}"
-        if row is None:
-            row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
-        else:
-            sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
-        if len(self._latest) >= LATEST:
-            self._latest.clear()
-        kept = new._replace(keys=()) if new.keys else new
-        self._latest[address] = _Latest((row, value, ledger), kept)
-        if not new.keys:
-            return
-        # Expired keys make room for new ones, a few at a time.
-        sql.execute(_EXPIRE, (now, 2 + 2 * len(new.keys)))
-        ttl = int(self.key_ttl * 1_000_000)
-        for key, text, before, after, revision, at in new.keys:
-            sql.execute(
-                "DELETE FROM keys WHERE counter = ? AND key = ? AND expires <= ?", (row, key, now)
-            )
-            sql.execute(
-                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (row, key, text, str(before), str(after), revision, at, at + ttl),
-            )
 
     def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:
         """What to raise when a COMMIT failed: whether it is ambiguous is for it to find out."""
@@ -440,6 +508,14 @@ class SQLiteStore(Store):
         self._local.connection = connection
         self._connections.add(connection)
         return connection
+
+
+class Write(NamedTuple):
+    """What is to be written in a row, None for a new one."""
+
+    address: Address
+    row: int | None
+    record: Record
 
 
 class _Latest(NamedTuple):
@@ -566,16 +642,48 @@ def _close(sql: sqlite3.Connection, process: Process) -> None:
         _inherited.append(sql)
 
 
-def _select(
-    sql: sqlite3.Connection, address: Address, keys: tuple[str, ...], now: int
-) -> tuple[int | None, Record | None]:
-    """The row's id and its record, with the receipts of those ``keys`` that are known."""
+def _fetch(sql: sqlite3.Connection, address: Address) -> Found | None:
+    """The row at ``address``."""
     try:
-        found = sql.execute(_SELECT, address).fetchone()
+        found: Found | None = sql.execute(_SELECT, address).fetchone()
     except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
+        if UNDECODABLE not in str(error):
             raise
         raise DamagedRecordError(f"the record of {address} is no text: {error}") from error
+    return found
+
+
+def _fetch_all(
+    sql: sqlite3.Connection, addresses: Sequence[Address]
+) -> Callable[[Address], Found | None]:
+    """The rows at ``addresses``, each to be asked for."""
+    domains: dict[str, list[str]] = {}
+    for domain, name in addresses:
+        domains.setdefault(domain, []).append(name)
+    rows: dict[tuple[str, str], Found] = {}
+    try:
+        for domain, names in domains.items():
+            for start in range(0, len(names), NAMES):
+                part = names[start : start + NAMES]
+                marks = ", ".join("?" * len(part))
+                found = sql.execute(f"{_SELECT_NAMED} ({marks})", (domain, *part))
+                rows.update(((domain, name), row) for name, *row in found)
+    except sqlite3.OperationalError as error:
+        if UNDECODABLE not in str(error):
+            raise
+        return partial(_fetch, sql)  # which tells whose record that is
+    return rows.get
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    """The columns ``value`` and ``ledger``."""
+    return str(record.value), f"{record.horizon}\n{record.ledger.text}"
+
+
+def _select(
+    sql: sqlite3.Connection, address: Address, keys: tuple[str, ...], now: int, found: Found | None
+) -> tuple[int | None, Record | None]:
+    """The row's id and its record, with the receipts of those ``keys`` that are known."""
     if found is None:
         return None, None
     row, *fields = found

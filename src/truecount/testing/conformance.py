@@ -13,7 +13,10 @@ every ``folder``, which is a fresh temporary folder.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
+import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +54,8 @@ from truecount.errors import (
 )
 from truecount.record import MOST, Address, KeyReceipt, Ledger, Record, Stamp
 from truecount.settle import settle
-from truecount.stores.base import Ambiguous, Store, patiently
+from truecount.steps import Read, Replace, Settle, StoreStep
+from truecount.stores.base import PASSING, Ambiguous, Store, patiently
 from truecount.testing.lossy import ComparingStore, LossyStore
 
 __all__ = ["StoreConformance"]
@@ -287,6 +291,48 @@ class StoreConformance:
         new, _ = settle(old, batch, time.time_ns() // 1000, contract.store.writers)
         if new is not None:
             assert contract.replace(address, old, new)
+
+    def test_together_is_each_by_itself(self, contract: Persistent) -> None:
+        """What is carried out together comes to what each step comes to alone."""
+        store = contract.store
+        live, low, gone = record(5), record(0, minimum=0), record(5, deleted=True)
+        bob = functools.partial(Batch, "bob", 4, 9)
+        cases: list[tuple[Record | None, Callable[[Address], StoreStep]]] = [
+            (live, lambda a: Settle(a, bob((Add(2),)))),
+            (live, lambda a: Settle(a, bob((Add(2**60), Add(-(2**60)))))),
+            (live, lambda a: Settle(a, bob((CompareAndSet(5, 8),)))),
+            (live, lambda a: Settle(a, bob((CompareAndSet(6, 8),)))),
+            (live, lambda a: Settle(a, Batch("somebody", 3, 9, (Add(2),)))),
+            (live, lambda a: Settle(a, bob((Add(MOST),)))),
+            (low, lambda a: Settle(a, bob((Add(-1),)))),
+            (gone, lambda a: Settle(a, bob((Add(2),)))),
+            (None, lambda a: Settle(a, bob((Add(2),)))),
+            (live, lambda a: Replace(a, live, record(6, 8))),
+            (live, lambda a: Replace(a, low, record(6, 8))),
+            (None, lambda a: Replace(a, None, record(6, 8))),
+            (None, lambda a: Replace(a, live, record(6, 8))),
+            (live, lambda a: Read(a)),
+            (live, lambda a: Read(a, ("k",) if self.keys else ())),
+            (None, lambda a: Read(a)),
+        ]
+        steps: dict[str, list[StoreStep]] = {"together": [], "alone": []}
+        for at, (there, make) in enumerate(cases):
+            for domain in steps:
+                address = Address(domain, f"counter{at}")
+                if there is not None:
+                    assert contract.replace(address, None, there)
+                step = make(address)
+                if not (isinstance(step, Settle) and not store.settles(step.batch.changes[0])):
+                    steps[domain].append(step)
+        alone = [store.outcome(step, SECONDS) for step in steps["alone"]]
+        together = store.together(steps["together"], timeout=SECONDS)
+        for one, other, step in zip(alone, together, steps["together"], strict=True):
+            if {type(one), type(other)} & {Ambiguous, *PASSING}:
+                continue  # a server that is not always well
+            assert timeless(one) == timeless(other), step
+            there = contract.read(step.address._replace(domain="alone"))
+            here = contract.read(step.address)
+            assert (there and there.value) == (here and here.value)
 
     def test_a_closed_store_says_so(self, folder: Path) -> None:
         """After close(), every call raises StoreClosedError."""
@@ -734,6 +780,63 @@ class StoreConformance:
         with pytest.raises(CounterNotFoundError):
             del d["a"]
 
+    def test_many_counters_are_added_to_at_once(self, store: Store) -> None:
+        """Threads that add to the same counters in any order, some new, lose nothing."""
+        names = [f"n{number}" for number in range(30)]
+
+        def add(number: int) -> None:
+            d = Domain("conformance", store=store)
+            for _ in range(3):
+                mixed = random.Random(number).sample(names, len(names))
+                receipts = d.add(dict.fromkeys(mixed, number + 1))
+                assert list(receipts) == mixed
+                assert all(r.after - r.before == number + 1 for r in receipts.values())
+
+        in_threads(4, add)
+        assert Domain("conformance", store=store).snapshot() == dict.fromkeys(names, 30)
+
+    def test_one_of_many_is_refused(self, store: Store) -> None:
+        """What is refused of many additions leaves the others alone, and both are told."""
+        d = Domain("conformance", store=store)
+        d.counter("low", 5, maximum=5)
+        d.counter("full", 5, maximum=5)
+        with pytest.raises(BoundsError, match="'low'") as caught:
+            d.add({"a": 1, "low": 1, "b": 2, "full": 1})
+        assert caught.value.receipts == {"a": 1, "b": 2}
+        assert caught.value.failures is not None
+        assert list(caught.value.failures) == ["low", "full"]
+        assert caught.value.failures["low"] is caught.value
+        assert d.snapshot() == {"a": 1, "b": 2, "full": 5, "low": 5}
+
+    @pytest.mark.parametrize("kind", [LossyStore, ComparingStore])
+    def test_what_is_lost_of_many_counts_once(self, store: Store, kind: type[LossyStore]) -> None:
+        """Whatever is lost of many additions, each is applied once; what is unknown is settled."""
+        lossy = kind(store)
+        d = Domain("conformance", store=lossy)
+        expected = d.add(dict.fromkeys("abcde", 1))
+        lossy.lose_replies(2)
+        lossy.serve(1)
+        lossy.lose_requests(1)
+        assert d.add(dict.fromkeys("abcde", 7)) == {n: r + 7 for n, r in expected.items()}
+        lossy.lose_replies(1)
+        lossy.lose_requests(1)
+        lossy.go_down()
+        with pytest.raises(OutcomeUnknownError) as caught:
+            d.add({"a": 10, "b": 10, "c": 10}, timeout=0.2)
+        lossy.mend()
+        failures = caught.value.failures
+        assert failures is not None
+        assert [type(failures[name]) for name in "abc"] == [
+            OutcomeUnknownError,
+            OutcomeUnknownError,
+            StoreUnavailableError,
+        ]
+        for error in failures.values():
+            if isinstance(error, OutcomeUnknownError):
+                assert error.retry() == 18
+        true = Domain("conformance", store=store).snapshot()
+        assert true == {"a": 18, "b": 18, "c": 8, "d": 8, "e": 8}
+
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
     """Do ``work`` in ``count`` threads, and raise what one of them raised."""
@@ -754,6 +857,13 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def timeless(outcome: Any) -> Any:
+    """``outcome``, whenever it came, and to whichever of two counters."""
+    if isinstance(outcome, CounterError):
+        return type(outcome)
+    return re.sub(r"time=\d+|'\d{4}-[^']*'", "", repr(outcome))
 
 
 def add_often(work: tuple[str, int]) -> list[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from truecount.change import Answer, Batch, Change
 from truecount.errors import CounterError, StoreUnavailableError
 from truecount.record import Address, Record
+from truecount.steps import StoreStep
 from truecount.stores.base import Ambiguous, Store
 
 __all__ = ["ComparingStore", "LossyStore"]
@@ -79,6 +80,9 @@ class LossyStore(Store):
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
         answer: Answer = self._write(self.store.settle, address, batch, timeout=timeout)
         return answer
+
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        return [self.outcome(step, timeout) for step in steps]  # each has its fate, in order
 
     def names(self, domain: str) -> Iterator[str]:
         self._check()

@@ -14,7 +14,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from psycopg import conninfo, pq
 
@@ -31,7 +31,8 @@ from truecount.errors import (
 )
 from truecount.moment import now
 from truecount.process import Process, here
-from truecount.record import EMPTY, MOST, Address, Record
+from truecount.record import EMPTY, MOST, Address, Record, make
+from truecount.steps import Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Deadline, Store, patiently
 from truecount.stores.postgresql.layout import (
     VERSION,
@@ -85,10 +86,16 @@ DENIED: Final = "42501"
 NOT_UNIQUE: Final = "23505"
 NOT_DATA: Final = "22"
 
+BEYOND: Final = (None,)
+"""What an addition says that is beyond the database's arithmetic."""
+
 REFUSED: Final = "no"
 """What a replacement says that found another record."""
 
 T = TypeVar("T")
+
+Fields: TypeAlias = Sequence[str | None]
+"""The fields of a row, as text."""
 
 
 class PostgreSQLStore(Store):
@@ -146,41 +153,19 @@ class PostgreSQLStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        parameters = [_bytes(address.domain), _bytes(address.name)]
+        asked = _reading(address, keys)
         if not keys:
-            ((*fields,),) = self._look(self._sql.read, parameters, timeout)
+            (fields,) = self._look(self._sql.read, asked.parameters[:2], timeout)
             return read_row(address, fields)
-        parameters.append(_json(keys))
-        ((*fields, receipts),) = self._look(self._sql.read_keys, parameters, timeout)
-        record = read_row(address, fields)
-        return record and record._replace(keys=read_keys(address, keys, receipts))
+        (fields,) = self._look(self._sql.read_keys, asked.parameters, timeout)
+        return asked.understand(fields)
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
     ) -> bool:
-        entry = new.ledger.latest()
-        ledger = EMPTY if old is None else old.ledger
-        parameters = [
-            _bytes(address.domain),
-            _bytes(address.name),
-            *_condition(old),
-            b"t" if new.deleted else b"f",
-            *map(_bytes, (new.horizon, new.value, entry.writer, entry.number, entry.revision)),
-            *map(_bytes, (entry.time, entry.before, entry.after, entry.codes)),
-            *map(_bytes, (entry.minimum, entry.maximum, *ledger_change(ledger, new.ledger))),
-            _json({receipt.key: receipt.line for receipt in new.keys}) if new.keys else None,
-            _bytes(self.key_ttl),
-        ]
-        named = f"{entry.writer} {entry.number}"
-
-        def was_written(found: Rows) -> bool:
-            ((answer,),) = found
-            if answer not in (named, REFUSED):
-                raise ValueError(f"the answer is {answer!r}")
-            return answer == named
-
+        asked = self._replacing(address, old, new)
         try:
-            return self._ask(self._sql.replace, parameters, timeout, was_written, writes=True)
+            return self._ask(self._sql.replace, asked.parameters, timeout, asked.only, writes=True)
         except Refused as refused:
             if refused.state == NOT_UNIQUE:
                 return False
@@ -190,38 +175,38 @@ class PostgreSQLStore(Store):
         return is_sum(change)
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
-        adds = sums(batch)
-        if adds is None or not -2 * MOST <= adds.lowest <= adds.highest <= 2 * MOST:
+        asked = _adding(address, batch)
+        if asked is None:
             return beyond(batch)
-        writer, number, since = batch[:3]
-        parameters = [
-            address.domain.encode(),
-            address.name.encode(),
-            writer.encode(),
-            b"%d" % number,
-            b"%d" % since,
-            b"%d" % adds.total,
-            b"%d" % adds.lowest,
-            b"%d" % adds.highest,
-            None if adds.expected is None else b"%d" % adds.expected,
-            b"%d" % now(),
-        ]
-
-        def answer(found: Rows) -> Answer:
-            ((text,),) = found
-            if text is None:
-                return beyond(batch)
-            name, count, revision, time, before, low, high = text.split(" ")
-            if name != writer or int(count) != number:
-                raise ValueError(f"the answer is about {name} {count}")
-            minimum = None if low == "-" else int(low)
-            maximum = None if high == "-" else int(high)
-            return added(batch, int(before), int(revision), int(time), minimum, maximum)
-
         try:
-            return self._ask(self._sql.add, parameters, timeout, answer, writes=True)
+            return self._ask(self._sql.add, asked.parameters, timeout, asked.only, writes=True)
         except Refused as refused:
             raise self._refusal(refused, address) from refused
+
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        deadline = Deadline(timeout)
+        came: dict[int, Any] = {}
+        statements: dict[bytes, dict[int, Asked[Any]]] = {}
+        # Always in the same order, or two of these could wait for each other's rows.
+        for at in sorted(range(len(steps)), key=lambda at: steps[at].address):
+            step = steps[at]
+            asked: Asked[Any] | None
+            if isinstance(step, Settle):
+                command, asked = self._sql.add_many, _adding(*step)
+                if asked is None:
+                    came[at] = beyond(step.batch)
+                    continue
+            elif isinstance(step, Replace):
+                command, asked = self._sql.replace_many, self._replacing(*step)
+            else:
+                command, asked = self._sql.read_many, _reading(*step)
+            statements.setdefault(command, {})[at] = asked
+        for command, many in statements.items():
+            found = self._ask_many(command, list(many.values()), deadline)
+            if found is None:  # one of them is refused, and which one shows when each is alone
+                found = [self.outcome(steps[at], deadline.left()) for at in many]
+            came.update(zip(many, found, strict=True))
+        return [came[at] for at in range(len(steps))]
 
     def names(self, domain: str) -> Iterator[str]:
         return (str(name) for (name,) in self._list(self._sql.names, domain))
@@ -333,6 +318,53 @@ class PostgreSQLStore(Store):
             return answer
         finally:
             links.give(link, sound=sound)
+
+    def _ask_many(
+        self, command: bytes, many: Sequence[Asked[Any]], deadline: Deadline
+    ) -> list[Any] | None:
+        """What comes of each, in one statement; None when that was refused, as a whole."""
+        texts = [[None if p is None else p.decode() for p in each.parameters] for each in many]
+
+        def each(found: Rows) -> list[Any]:
+            answers = {int(at or 0): fields for at, *fields in found}
+            if len(answers) < len(many) and command != self._sql.add_many:
+                raise ValueError(f"{len(answers)} answers to {len(many)} questions")
+            return [asked.understand(answers.get(at, BEYOND)) for at, asked in enumerate(many, 1)]
+
+        try:
+            if command == self._sql.read_many:
+                return each(self._look(command, [_json(texts)], deadline.left()))
+            return self._ask(command, [_json(texts)], deadline.left(), each, writes=True)
+        except Refused:
+            return None
+        except CounterError as error:
+            return [error.copy() for _ in many]
+        except Ambiguous as error:
+            return [Ambiguous(error.cause.copy()) for _ in many]
+
+    def _replacing(self, address: Address, old: Record | None, new: Record) -> Asked[bool]:
+        entry = new.ledger.latest()
+        ledger = EMPTY if old is None else old.ledger
+        parameters = [
+            _bytes(address.domain),
+            _bytes(address.name),
+            *_condition(old),
+            b"t" if new.deleted else b"f",
+            *map(_bytes, (new.horizon, new.value, entry.writer, entry.number, entry.revision)),
+            *map(_bytes, (entry.time, entry.before, entry.after, entry.codes)),
+            *map(_bytes, (entry.minimum, entry.maximum, *ledger_change(ledger, new.ledger))),
+            _json({receipt.key: receipt.line for receipt in new.keys}) if new.keys else None,
+            _bytes(self.key_ttl),
+        ]
+        named = f"{entry.writer} {entry.number}"
+
+        def was_written(fields: Fields) -> bool:
+            (answer,) = fields
+            if answer not in (named, REFUSED):
+                raise ValueError(f"the answer is {answer!r}")
+            return answer == named
+
+        return Asked(parameters, was_written)
 
     def _refusal(self, refused: Refused, address: Address | None = None) -> CounterError:
         if address is not None and refused.state.startswith(NOT_DATA):
@@ -447,6 +479,60 @@ class PostgreSQLStore(Store):
             raise error.cause from error
         except Refused as refused:
             raise self._refusal(refused) from refused
+
+
+class Asked(NamedTuple, Generic[T]):
+    """The parameters of a step's statement, and what its one row means."""
+
+    parameters: Sequence[bytes | None]
+    understand: Callable[[Fields], T]
+
+    def only(self, found: Rows) -> T:
+        """What ``found``, which has no other row, means."""
+        (fields,) = found
+        return self.understand(fields)
+
+
+def _reading(address: Address, keys: tuple[str, ...]) -> Asked[Record | None]:
+    def there(fields: Fields) -> Record | None:
+        *columns, receipts = fields
+        record = read_row(address, columns)
+        return record and record._replace(keys=read_keys(address, keys, receipts))
+
+    return Asked([_bytes(address.domain), _bytes(address.name), _json(keys)], there)
+
+
+def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
+    """How to settle ``batch``; None: it is beyond the database's arithmetic."""
+    adds = sums(batch)
+    if adds is None or not -2 * MOST <= adds.lowest <= adds.highest <= 2 * MOST:
+        return None
+    writer, number, since = batch[:3]
+    parameters = [
+        address.domain.encode(),
+        address.name.encode(),
+        writer.encode(),
+        b"%d" % number,
+        b"%d" % since,
+        b"%d" % adds.total,
+        b"%d" % adds.lowest,
+        b"%d" % adds.highest,
+        None if adds.expected is None else b"%d" % adds.expected,
+        b"%d" % now(),
+    ]
+
+    def answer(fields: Fields) -> Answer:
+        (text,) = fields
+        if text is None:
+            return beyond(batch)
+        name, count, revision, time, before, low, high = text.split(" ")
+        if name != writer or int(count) != number:
+            raise ValueError(f"the answer is about {name} {count}")
+        minimum = None if low == "-" else int(low)
+        maximum = None if high == "-" else int(high)
+        return added(batch, int(before), int(revision), int(time), minimum, maximum)
+
+    return make(Asked, (parameters, answer))
 
 
 def _options(url: StoreURL, given: set[str]) -> dict[str, str]:

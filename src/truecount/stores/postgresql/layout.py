@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from truecount.errors import DamagedRecordError
@@ -41,6 +41,90 @@ _PLACE: Final = "strpos(E'\\n' || c.others, E'\\n' || a_writer || ' ')"
 
 _ROOM: Final = f"length(c.others) - length(replace(c.others, E'\\n', '')) < {WRITERS - 1}"
 """Whether one more line may be added to the others."""
+
+_ADD: Final = {
+    **dict.fromkeys(("a_domain", "a_name", "a_writer"), "text"),
+    **dict.fromkeys(("a_number", "a_since"), "bigint"),
+    **dict.fromkeys(("a_total", "a_lowest", "a_highest", "a_expected"), "numeric"),
+    "a_now": "bigint",
+}
+_REPLACE: Final = {
+    "a_domain": "text",
+    "a_name": "text",
+    "old_revision": "bigint",
+    "old_writer": "text",
+    "old_number": "bigint",
+    **dict.fromkeys(("old_value", "old_minimum", "old_maximum"), "numeric"),
+    "a_deleted": "boolean",
+    "a_horizon": "bigint",
+    "a_value": "numeric",
+    "a_writer": "text",
+    **dict.fromkeys(("a_number", "a_revision", "a_time"), "bigint"),
+    "a_before": "numeric",
+    "a_after": "numeric",
+    "a_codes": "text",
+    "a_minimum": "numeric",
+    "a_maximum": "numeric",
+    "a_gone": "text",
+    "a_others": "text",
+    "a_keys": "jsonb",
+    "a_ttl": "double precision",
+}
+"""What the functions take, but for their patience, and of which types."""
+
+
+def _declared(parameters: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in parameters.items())
+
+
+def _listed(parameters: Mapping[str, str], *, named: bool) -> str:
+    """The parameters, from the texts in the JSON list ``m.e``."""
+    texts = enumerate(parameters.items())
+    return ", ".join(
+        f"(m.e->>{at})::{kind}{f' AS {name}' if named else ''}" for at, (name, kind) in texts
+    )
+
+
+_ADDITION: Final = f"""
+        value = c.value + a_total,
+        horizon = CASE
+            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
+            ELSE greatest(c.horizon, split_part(c.others, ' ', 3)::bigint)
+        END,
+        writer = a_writer,
+        number = a_number,
+        revision = c.revision + 1,
+        time = greatest(c.time, a_now),
+        before = c.value,
+        after = c.value + a_total,
+        codes = '+',
+        others = CASE
+            WHEN c.writer = a_writer THEN c.others
+            WHEN {_PLACE} > 0 THEN left(c.others, {_PLACE} - 1)
+                || substr(c.others, {_PLACE} + strpos(substr(c.others, {_PLACE}), E'\\n'))
+                || {_LATEST}
+            WHEN {_ROOM} THEN c.others || {_LATEST}
+            ELSE substr(c.others, strpos(c.others, E'\\n') + 1) || {_LATEST}
+        END"""
+"""What an addition sets in a row ``c``."""
+
+_ADDABLE: Final = f"""c.domain = a_domain AND c.name = a_name AND NOT c.deleted
+        AND c.value = c.after AND scale(c.value) = 0
+        AND (a_expected IS NULL OR c.value = a_expected)
+        AND c.value + a_lowest > -1e500 AND c.value + a_highest < 1e500
+        AND (c.minimum IS NULL OR c.value + a_lowest >= c.minimum AND scale(c.minimum) = 0)
+        AND (c.maximum IS NULL OR c.value + a_highest <= c.maximum AND scale(c.maximum) = 0)
+        AND CASE
+            WHEN c.writer = a_writer THEN c.number < a_number
+            WHEN {_PLACE} > 0
+                THEN split_part(substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
+            ELSE c.horizon <= a_since
+        END"""
+"""In which row it does."""
+
+_ADDED: Final = """concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
+        coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-'))"""
+"""What it says then."""
 
 _CREATION: Final = f"""
 SELECT pg_catalog.set_config('lock_timeout', '5s', true);
@@ -77,63 +161,38 @@ CREATE TABLE {{schema}}.keys (
     PRIMARY KEY (counter, key)
 );
 CREATE INDEX keys_by_expiry ON {{schema}}.keys (expires);
-CREATE FUNCTION {{schema}}.add_1(
-    a_domain text, a_name text, a_writer text, a_number bigint, a_since bigint,
-    a_total numeric, a_lowest numeric, a_highest numeric, a_expected numeric, a_now bigint,
-    a_patience text
-) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+CREATE FUNCTION {{schema}}.add_1({_declared(_ADD)}, a_patience text)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     answer text;
 BEGIN
     PERFORM set_config('lock_timeout', a_patience, true);
     -- Only the row itself is looked at: what waits here for another writer of
     -- it sees all of the row anew, and nothing else.
-    UPDATE {{schema}}.counters AS c SET
-        value = c.value + a_total,
-        horizon = CASE
-            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
-            ELSE greatest(c.horizon, split_part(c.others, ' ', 3)::bigint)
-        END,
-        writer = a_writer,
-        number = a_number,
-        revision = c.revision + 1,
-        time = greatest(c.time, a_now),
-        before = c.value,
-        after = c.value + a_total,
-        codes = '+',
-        others = CASE
-            WHEN c.writer = a_writer THEN c.others
-            WHEN {_PLACE} > 0 THEN left(c.others, {_PLACE} - 1)
-                || substr(c.others, {_PLACE} + strpos(substr(c.others, {_PLACE}), E'\\n'))
-                || {_LATEST}
-            WHEN {_ROOM} THEN c.others || {_LATEST}
-            ELSE substr(c.others, strpos(c.others, E'\\n') + 1) || {_LATEST}
-        END
-    WHERE c.domain = a_domain AND c.name = a_name AND NOT c.deleted
-        AND c.value = c.after AND scale(c.value) = 0
-        AND (a_expected IS NULL OR c.value = a_expected)
-        AND c.value + a_lowest > -1e500 AND c.value + a_highest < 1e500
-        AND (c.minimum IS NULL OR c.value + a_lowest >= c.minimum AND scale(c.minimum) = 0)
-        AND (c.maximum IS NULL OR c.value + a_highest <= c.maximum AND scale(c.maximum) = 0)
-        AND CASE
-            WHEN c.writer = a_writer THEN c.number < a_number
-            WHEN {_PLACE} > 0
-                THEN split_part(substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
-            ELSE c.horizon <= a_since
-        END
-    RETURNING concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
-        coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-')) INTO answer;
+    UPDATE {{schema}}.counters AS c SET {_ADDITION}
+    WHERE {_ADDABLE}
+    RETURNING {_ADDED} INTO answer;
     RETURN answer;
 END
 $function$;
-CREATE FUNCTION {{schema}}.replace_1(
-    a_domain text, a_name text, old_revision bigint, old_writer text, old_number bigint,
-    old_value numeric, old_minimum numeric, old_maximum numeric, a_deleted boolean,
-    a_horizon bigint, a_value numeric, a_writer text, a_number bigint, a_revision bigint,
-    a_time bigint, a_before numeric, a_after numeric, a_codes text, a_minimum numeric,
-    a_maximum numeric, a_gone text, a_others text, a_keys jsonb, a_ttl double precision,
-    a_patience text
-) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+CREATE FUNCTION {{schema}}.add_many_1(a_many jsonb, a_patience text)
+RETURNS TABLE (a_at bigint, a_answer text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    PERFORM set_config('lock_timeout', a_patience, true);
+    -- Always in the same order, or two of these could wait for each other.
+    PERFORM 1 FROM {{schema}}.counters AS c, jsonb_array_elements(a_many) AS a (e)
+        WHERE c.domain = a.e->>0 AND c.name = a.e->>1
+        ORDER BY c.domain, c.name FOR NO KEY UPDATE OF c;
+    RETURN QUERY UPDATE {{schema}}.counters AS c SET {_ADDITION}
+    FROM (SELECT m.at, {_listed(_ADD, named=True)}
+        FROM jsonb_array_elements(a_many) WITH ORDINALITY AS m (e, at)) AS a
+    WHERE {_ADDABLE}
+    RETURNING a.at, {_ADDED};
+END
+$function$;
+CREATE FUNCTION {{schema}}.replace_1({_declared(_REPLACE)}, a_patience text)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     row_id bigint;
 BEGIN
@@ -189,6 +248,8 @@ CREATE TABLE {{schema}}.format (version integer NOT NULL);
 INSERT INTO {{schema}}.format (version) VALUES ({VERSION});
 """  # noqa: S608  # made of the constants above
 
+_MANY: Final = "pg_catalog.jsonb_array_elements($1::jsonb) WITH ORDINALITY AS m (e, at)"
+
 _FIELDS: Final = (
     *("value", "deleted", "horizon", "writer", "number", "revision", "time", "before", "after"),
     *("codes", "minimum", "maximum", "others"),
@@ -207,6 +268,9 @@ class Statements(NamedTuple):
     replace: bytes
     read: bytes
     read_keys: bytes
+    add_many: bytes
+    replace_many: bytes
+    read_many: bytes
     names: bytes
     snapshot: bytes
     domains: bytes
@@ -220,7 +284,7 @@ class Statements(NamedTuple):
             LEFT JOIN {s}.counters AS c ON c.domain = $1 AND c.name = $2"""
         known = f"""(SELECT pg_catalog.jsonb_object_agg(k.key, k.line) FROM {s}.keys AS k
             WHERE k.counter = c.id AND k.expires > pg_catalog.clock_timestamp()
-            AND k.key IN (SELECT pg_catalog.jsonb_array_elements_text($3::jsonb)))"""  # noqa: S608  # quoted
+            AND k.key IN (SELECT pg_catalog.jsonb_array_elements_text({{keys}})))"""  # noqa: S608  # quoted
         live = f"""FROM (SELECT) AS one LEFT JOIN {s}.counters AS c
             ON c.domain = $1 AND NOT c.deleted ORDER BY c.name"""
         alone = "pg_catalog.pg_is_in_recovery()"
@@ -234,7 +298,13 @@ class Statements(NamedTuple):
             f"SELECT {s}.add_1({_parameters(11)})",
             f"SELECT {s}.replace_1({_parameters(25)})",
             f"SELECT {alone}, {_COLUMNS} {one}",
-            f"SELECT {alone}, {_COLUMNS}, {known} {one}",
+            f"SELECT {alone}, {_COLUMNS}, {known.format(keys='$3::jsonb')} {one}",
+            f"SELECT a_at, a_answer FROM {s}.add_many_1($1, $2)",  # noqa: S608  # quoted
+            f"""SELECT m.at, {s}.replace_1({_listed(_REPLACE, named=False)}, $2)
+                FROM {_MANY}""",  # noqa: S608  # quoted
+            f"""SELECT {alone}, m.at, {_COLUMNS}, {known.format(keys="(m.e->>2)::jsonb")}
+                FROM {_MANY} LEFT JOIN {s}.counters AS c
+                ON c.domain = m.e->>0 AND c.name = m.e->>1""",  # noqa: S608  # quoted
             f"SELECT {alone}, c.name {live}",
             f"SELECT {alone}, c.name, {_OF_ITSELF}, '' {live}",
             f"""SELECT {alone}, d.domain FROM (SELECT) AS one LEFT JOIN (

@@ -8,7 +8,7 @@ connections and the errors.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from secrets import token_hex
 from typing import Any, Final, Self
@@ -25,9 +25,10 @@ from truecount.errors import (
 )
 from truecount.moment import now
 from truecount.process import Process, here
-from truecount.record import Address, Record
+from truecount.record import Address, Record, make
+from truecount.steps import Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Store, patiently
-from truecount.stores.redis.client import Client, Node, Place, Target
+from truecount.stores.redis.client import Asked, Client, Node, Place, Target
 from truecount.stores.redis.layout import (
     address_of,
     changed,
@@ -130,91 +131,42 @@ class RedisStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        key = self._key(address)
-        nonce = token_hex(8).encode()
-        touch = (b"touch",) if self._replicas else ()
-        request = READ.call([key, *(receipt_key(key, name) for name in keys)], nonce, *touch)
-
-        def there(answer: Any) -> tuple[list[Any], list[Any]]:
-            match answer:
-                case [bytes(told), list(fields), list(receipts)] if (
-                    told == nonce
-                    and len(receipts) == len(keys)
-                    and _are_texts(fields)
-                    and _are_texts(receipts)
-                ):
-                    return fields, receipts
-            raise self._strange(answer)
-
-        fields, receipts = self._client().ask(request, timeout, there, proven=True)
-        record = read_record(address, fields)
-        if record is None or not keys:
-            return record
-        found = zip(keys, receipts, strict=True)
-        known = tuple(read_receipt(address, k, line) for k, line in found if line is not None)
-        return record._replace(keys=known)
+        record: Record | None = self._ask(self._reading(address, keys), timeout)
+        return record
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
     ) -> bool | Record:
-        key = self._key(address)
-        pairs, gone = changed(old, new)
-        name = f"{new.stamp.writer} {new.stamp.number}"
-        there = ("", "", "", "")
-        if old is not None:
-            there = (old.stamp.writer, state(old), str(old.value), newest(old))
-        request = REPLACE.call(
-            [key, *(receipt_key(key, receipt.key) for receipt in new.keys)],
-            *map(text_of, (name, *there, max(int(self.key_ttl * 1000), 1))),
-            *map(text_of, (len(pairs), *pairs, len(gone), *gone)),
-            *(receipt.line.encode() for receipt in new.keys),
-        )
-        whose = name.encode()
-
-        def done(answer: Any) -> bool | Record:
-            match answer:
-                case [bytes(told), 1] if told == whose:
-                    return True
-                case [bytes(told), 0] if told == whose:
-                    return False
-                case [bytes(told), 0, list(fields)] if told == whose and _are_texts(fields):
-                    return False if self._replicas else read_record(address, fields) or False
-            raise self._strange(answer)
-
-        return self._client().ask(request, timeout, done, proven=True)
+        done: bool | Record = self._ask(self._replacing(address, old, new), timeout)
+        return done
 
     def settles(self, change: Change) -> bool:
         return is_sum(change)
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
-        adds = sums(batch)
-        writer, number, since = batch[:3]
-        if adds is None:
+        asked = self._adding(address, batch)
+        if asked is None:
             return beyond(batch)
-        total, lowest, highest, expected = adds
-        if not (max(highest, since) < LIMIT and lowest > -LIMIT):
-            return beyond(batch)
-        base = "-" if expected is None else expected
-        name = f"{writer} {number}"
-        request = ADD.call(
-            (self._key(address),),
-            f"{name} {since} {total} {lowest} {highest} {base} {now()} {self.writers}".encode(),
-        )
+        answer: Answer = self._ask(asked, timeout)
+        return answer
 
-        def done(answer: Any) -> Answer:
-            try:
-                if answer == name.encode():
-                    return beyond(batch)
-                who, which, revision, time, before, _, _, low, high = answer.split()
-                if (who.decode(), int(which)) != (writer, number):
-                    raise self._strange(answer)
-                minimum = None if low == b"-" else int(low)
-                maximum = None if high == b"-" else int(high)
-                return added(batch, int(before), int(revision), int(time), minimum, maximum)
-            except (AttributeError, ValueError):
-                raise self._strange(answer) from None
-
-        return self._client().ask(request, timeout, done, proven=True)
+    def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        came: dict[int, Any] = {}
+        many: dict[int, Asked] = {}
+        for at, step in enumerate(steps):
+            if isinstance(step, Settle):
+                asked = self._adding(*step)
+                if asked is None:
+                    came[at] = beyond(step.batch)
+                    continue
+                many[at] = asked
+            elif isinstance(step, Replace):
+                many[at] = self._replacing(*step)
+            else:
+                many[at] = self._reading(*step)
+        found = self._client().ask_many(list(many.values()), timeout, proven=True)
+        came.update(zip(many, found, strict=True))
+        return [came[at] for at in range(len(steps))]
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))
@@ -255,6 +207,93 @@ class RedisStore(Store):
 
     # Parts of it
 
+    def _ask(self, asked: Asked, timeout: float | None) -> Any:
+        return self._client().ask(asked.request, timeout, asked.understand, proven=True)
+
+    def _reading(self, address: Address, keys: tuple[str, ...]) -> Asked:
+        key = self._key(address)
+        nonce = token_hex(8).encode()
+        touch = (b"touch",) if self._replicas else ()
+        request = READ.call([key, *(receipt_key(key, name) for name in keys)], nonce, *touch)
+
+        def there(answer: Any) -> Record | None:
+            match answer:
+                case [bytes(told), list(fields), list(receipts)] if (
+                    told == nonce
+                    and len(receipts) == len(keys)
+                    and _are_texts(fields)
+                    and _are_texts(receipts)
+                ):
+                    record = read_record(address, fields)
+                    if record is None or not keys:
+                        return record
+                    found = zip(keys, receipts, strict=True)
+                    lines = [(key, line) for key, line in found if line is not None]
+                    return record._replace(
+                        keys=tuple(read_receipt(address, key, line) for key, line in lines)
+                    )
+            raise self._strange(answer)
+
+        return Asked(request, there)
+
+    def _replacing(self, address: Address, old: Record | None, new: Record) -> Asked:
+        key = self._key(address)
+        pairs, gone = changed(old, new)
+        name = f"{new.stamp.writer} {new.stamp.number}"
+        there = ("", "", "", "")
+        if old is not None:
+            there = (old.stamp.writer, state(old), str(old.value), newest(old))
+        request = REPLACE.call(
+            [key, *(receipt_key(key, receipt.key) for receipt in new.keys)],
+            *map(text_of, (name, *there, max(int(self.key_ttl * 1000), 1))),
+            *map(text_of, (len(pairs), *pairs, len(gone), *gone)),
+            *(receipt.line.encode() for receipt in new.keys),
+        )
+        whose = name.encode()
+
+        def done(answer: Any) -> bool | Record:
+            match answer:
+                case [bytes(told), 1] if told == whose:
+                    return True
+                case [bytes(told), 0] if told == whose:
+                    return False
+                case [bytes(told), 0, list(fields)] if told == whose and _are_texts(fields):
+                    return False if self._replicas else read_record(address, fields) or False
+            raise self._strange(answer)
+
+        return Asked(request, done)
+
+    def _adding(self, address: Address, batch: Batch) -> Asked | None:
+        """How to settle ``batch``; None: it is beyond the script's arithmetic."""
+        adds = sums(batch)
+        writer, number, since = batch[:3]
+        if adds is None:
+            return None
+        total, lowest, highest, expected = adds
+        if not (max(highest, since) < LIMIT and lowest > -LIMIT):
+            return None
+        base = "-" if expected is None else expected
+        name = f"{writer} {number}"
+        request = ADD.call(
+            (self._key(address),),
+            f"{name} {since} {total} {lowest} {highest} {base} {now()} {self.writers}".encode(),
+        )
+
+        def done(answer: Any) -> Answer:
+            try:
+                if answer == name.encode():
+                    return beyond(batch)
+                who, which, revision, time, before, _, _, low, high = answer.split()
+                if (who.decode(), int(which)) != (writer, number):
+                    raise self._strange(answer)
+                minimum = None if low == b"-" else int(low)
+                maximum = None if high == b"-" else int(high)
+                return added(batch, int(before), int(revision), int(time), minimum, maximum)
+            except (AttributeError, ValueError):
+                raise self._strange(answer) from None
+
+        return make(Asked, (request, done))
+
     def _client(self) -> Client:
         client = self._clients.get(here())
         if client is None:
@@ -294,7 +333,12 @@ class RedisStore(Store):
                     return list(answer)
             raise self._strange(answer)
 
-        return self._client().ask_many(requests, self.timeout, two)
+        asked = [Asked(request, two) for request in requests]
+        answers = self._client().ask_many(asked, self.timeout)
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, DamagedRecordError):
+                raise answer
+        return answers
 
     def _how_many(self, answer: Any) -> int:
         if type(answer) is not int:

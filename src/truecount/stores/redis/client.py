@@ -32,7 +32,7 @@ from truecount.errors import (
 from truecount.stores.base import Ambiguous
 from truecount.stores.redis.scripts import Request, command
 
-__all__ = ["Client", "Node", "Place", "Target"]
+__all__ = ["Asked", "Client", "Node", "Place", "Target"]
 
 T = TypeVar("T")
 
@@ -110,6 +110,13 @@ class Target(NamedTuple):
         connect = connection._connect
         connection._connect = lambda: Timed(connect(), span)
         return connection
+
+
+class Asked(NamedTuple):
+    """A request, and what makes of its answer what it means."""
+
+    request: Request
+    understand: Callable[[Any], Any]
 
 
 class Timed:
@@ -278,45 +285,48 @@ class Client:
             raise self._sorted(error, request.key) from error
 
     def ask_many(
-        self,
-        requests: Sequence[Request],
-        timeout: float | None,
-        understand: Callable[[Any], Any],
+        self, many: Sequence[Asked], timeout: float | None, *, proven: bool = False
     ) -> list[Any]:
-        """What Redis answers to ``requests`` that need no script, in their order.
+        """What comes of each of ``many``, which go to every node together.
 
-        Another program's data under a key is a `DamagedRecordError` among the answers.
+        What `ask` would raise is among the answers.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        answers: dict[int, Any] = {}
-        parts: dict[Node, list[int]] = {}
-        for number, request in enumerate(requests):
-            node = self._only or self._node_of(request.key, deadline)
-            parts.setdefault(node, []).append(number)
-        for node, numbers in parts.items():
-            packed = b"".join(requests[number].packed for number in numbers)
-            found = self._ask_node(node, packed, len(numbers), deadline, understand)
-            answers.update(zip(numbers, found, strict=True))
-        for number, answer in answers.items():
-            if _redirection(answer) is not None and self._only is None:
-                answers[number] = self.ask(requests[number], _left(deadline), understand)
-            elif isinstance(answer, Exception):
-                trouble = self._sorted(answer, requests[number].key)
-                if not isinstance(trouble, DamagedRecordError):
-                    raise trouble
-                answers[number] = trouble
-        return [answers[number] for number in range(len(requests))]
+        came: dict[int, Any] = {}
+        left = list(range(len(many)))
+        while left:
+            parts: dict[Node, list[int]] = {}
+            for at in left:
+                try:
+                    node = self._only or self._node_of(many[at].request.key, deadline)
+                    parts.setdefault(node, []).append(at)
+                except CounterError as error:
+                    came[at] = error
+            for node, part in parts.items():
+                asked = [many[at] for at in part]
+                found = self._ask_part(node, asked, deadline, proven=proven)
+                came.update(zip(part, found, strict=True))
+            # Whoever sends the whole script first spares the others to.
+            left = [at for at in left if isinstance(came[at], errors.NoScriptError)]
+            moved = [at for at, answer in came.items() if _redirection(answer) is not None]
+            for at in left[:1] + moved:
+                request, understand = many[at]
+                try:
+                    came[at] = self.ask(request, _left(deadline), understand, proven=proven)
+                except (CounterError, Ambiguous) as error:
+                    came[at] = error
+            left = left[1:]
+        return [came[at] for at in range(len(many))]
 
     def ask_node(
         self, node: Node, packed: bytes, timeout: float | None, understand: Callable[[Any], T]
     ) -> T:
         """What ``node`` itself answers."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        answer: T | Exception
-        (answer,) = self._ask_node(node, packed, 1, deadline, understand)
-        if isinstance(answer, Exception):
+        (answer,) = self._ask_node(node, packed, [understand], deadline)
+        if isinstance(answer, errors.RedisError):
             raise self._sorted(answer, b"")
-        return answer
+        return cast(T, answer)
 
     def primaries(self, timeout: float | None) -> list[Node]:
         """The servers that hold all there is."""
@@ -335,22 +345,46 @@ class Client:
 
     # Exchanges
 
+    def _ask_part(
+        self, node: Node, part: Sequence[Asked], deadline: float | None, *, proven: bool
+    ) -> list[Any]:
+        """What comes of each; a script that is lost and a redirection are among the answers."""
+        packed = b"".join(asked.request.packed for asked in part)
+        understand = [asked.understand for asked in part]
+        try:
+            found = self._ask_node(node, packed, understand, deadline, proven=proven)
+        except CounterError as error:
+            return [error.copy() for _ in part]
+        except Ambiguous as error:
+            return [Ambiguous(error.cause.copy()) for _ in part]
+        for at, answer in enumerate(found):
+            goes_on = isinstance(answer, errors.NoScriptError) or (
+                self._only is None and _redirection(answer) is not None
+            )
+            if isinstance(answer, errors.RedisError) and not goes_on:
+                found[at] = self._sorted(answer, part[at].request.key)
+        return found
+
     def _ask_node(
         self,
         node: Node,
         packed: bytes,
-        count: int,
+        understand: Sequence[Callable[[Any], Any]],
         deadline: float | None,
-        understand: Callable[[Any], Any],
+        *,
+        proven: bool = False,
     ) -> list[Any]:
-        """What it answers to ``count`` commands, refusals among the answers."""
+        """What it answers to as many commands as there are to ``understand``, refusals among it."""
         try:
             link, span = self._take(node, deadline)
+            waits = proven and self._replicas > 0
+            if waits:
+                packed += self._wait(span)
             with link:
-                answers = [
-                    answer if isinstance(answer, Exception) else understand(answer)
-                    for answer in link.ask_all(packed, count, span)
-                ]
+                answers = link.ask_all(packed, len(understand) + waits, span)
+                if waits:
+                    self._prove(answers.pop())
+                understood = list(map(_understood, understand, answers))
             self._give(node, link, *answers)
         except (CounterError, Ambiguous, StoreWarning):
             self._doubt_slots()
@@ -358,7 +392,7 @@ class Client:
         except Exception as error:
             self._doubt_slots()
             raise self._sorted(error, b"") from error
-        return answers
+        return understood
 
     def _ask(
         self, node: Node, packed: bytes, deadline: float | None, understand: Callable[[Any], T]
@@ -387,8 +421,7 @@ class Client:
         link, span = self._take(node, deadline)
         waits = proven and self._replicas > 0
         if waits:
-            patience = max(int(span * 800), 1)  # milliseconds: the answer must come in time too
-            packed += command(b"WAIT", b"%d" % self._replicas, b"%d" % patience)
+            packed += self._wait(span)
         with link:
             answers = link.ask_all(asking + packed, 1 + bool(asking) + waits, span)
             answer = answers[bool(asking)]
@@ -396,10 +429,20 @@ class Client:
         self._give(node, link, *answers)
         if isinstance(answer, Exception):
             raise answer
-        if waits and not (isinstance(answers[-1], int) and answers[-1] >= self._replicas):
-            short = f"{answers[-1]} of the {self._replicas} replicas of ?wait= have it in time"
-            raise Ambiguous(StoreUnavailableError(f"{self._target.shown}: {short}"))
+        if waits:
+            self._prove(answers[-1])
         return cast(T, understood)
+
+    def _wait(self, span: float) -> bytes:
+        """The command that waits for the replicas, if the answer may take ``span`` seconds."""
+        patience = max(int(span * 800), 1)  # milliseconds: the answer must come in time too
+        return command(b"WAIT", b"%d" % self._replicas, b"%d" % patience)
+
+    def _prove(self, answer: object) -> None:
+        """Raise `Ambiguous` if it does not say that enough replicas have it."""
+        if not (isinstance(answer, int) and answer >= self._replicas):
+            short = f"{answer} of the {self._replicas} replicas of ?wait= have it in time"
+            raise Ambiguous(StoreUnavailableError(f"{self._target.shown}: {short}"))
 
     # Connections
 
@@ -604,6 +647,16 @@ class Client:
         if isinstance(error, errors.TimeoutError | socket.timeout):
             return Ambiguous(StoreTimeoutError(f"{shown} did not answer in time"))
         return Ambiguous(StoreUnavailableError(f"{shown}: {text or type(error).__name__}"))
+
+
+def _understood(understand: Callable[[Any], Any], answer: Any) -> Any:
+    """What ``answer`` means, or the error of the tree that it does, or the refusal that it is."""
+    if isinstance(answer, Exception):
+        return answer
+    try:
+        return understand(answer)
+    except CounterError as error:
+        return error
 
 
 def _left(deadline: float | None) -> float | None:

@@ -139,13 +139,13 @@ class _Overtaking(World):
             super().submit(client, change)
             return
         line = client.line
-        number = next(line.writer.numbers)
+        number = next(line.terms.writer.numbers)
         sealed = Sealed(Batch(line.name, number, line.revision, (change,)))
 
         def beside() -> Plan[Any]:
-            engine = line.settles(change)
+            engine = line.terms.settles(change)
             try:
-                answer, _ = yield from commit(ADDRESS, sealed, line.ground, engine=engine)
+                answer, _ = yield from commit(ADDRESS, sealed, line.terms.ground, engine=engine)
             except Unknown as unknown:
                 raise Pending(sealed, 0, unknown.cause) from None
             return answer.outcomes[0], answer.view
@@ -198,7 +198,7 @@ class _OpenLine(Line):
             first = flight.sealed.batch.changes[0]
             if type(change) is not Add or type(first) is not Add or change.key or first.key:
                 return
-            flight.tickets.append(self.waiting.popleft())
+            flight.tickets.append(self.waiting.pop(0))
             batch = flight.sealed.batch
             flight.sealed.batch = batch._replace(changes=(*batch.changes, change))
 
@@ -226,7 +226,7 @@ class _DroppingLine(Line):
         if ticket.leads and self.flight is not None:
             others = [other for other in self.flight.tickets if other not in (None, ticket)]
             self.flight = None
-            self.waiting.extendleft(reversed(others))
+            self.waiting[:0] = others
         super().drop(ticket, interruption)
 
 
@@ -357,12 +357,12 @@ class _FreshRetry(World):
     def retry(self, client: Client, sealed: Sealed) -> Plan[Any]:
         if sealed.batch.cancel:
             return super().retry(client, sealed)
-        writer = client.line.writer
+        writer = client.line.terms.writer
         number = next(writer.numbers)
         fresh = Sealed(sealed.batch._replace(writer=writer.rename(), number=number))
         sealed.batch = fresh.batch
-        engine = all(client.line.settles(change) for change in fresh.batch.changes)
-        return commit(ADDRESS, fresh, client.line.ground, engine=engine)
+        engine = all(client.line.terms.settles(change) for change in fresh.batch.changes)
+        return commit(ADDRESS, fresh, client.line.terms.ground, engine=engine)
 
 
 @_without("keys by condition", "a late keyed change lands after its key has expired")

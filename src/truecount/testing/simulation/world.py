@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from truecount.change import Add, Answer, Batch, Change, CompareAndSet, Create, Delete, Limit, Set
-from truecount.combine import Line, Pending, attach, submit
+from truecount.combine import Line, Pending, Terms, attach, submit
 from truecount.defaults import UNCHANGED
 from truecount.errors import CounterError, StoreFullError, StoreUnavailableError
 from truecount.plans import Ground, Sealed, Unknown, commit, look
@@ -173,7 +173,7 @@ class World:
         # Where the engine settles, some processes still only compare and set.
         settles = store.settles if self.random() < 0.8 else _never
         writer = writer or Somebody(self)
-        return Client(self.line_class(ADDRESS, writer, ground, settles, BATCH, BATCH))
+        return Client(self.line_class(ADDRESS, Terms(writer, ground, settles, BATCH, BATCH)))
 
     # The network
 
@@ -368,8 +368,8 @@ class World:
         self.begin(client, plan, call, finish, again)
 
     def retry(self, client: Client, sealed: Sealed) -> Plan[Any]:
-        engine = all(client.line.settles(change) for change in sealed.batch.changes)
-        return commit(ADDRESS, sealed, client.line.ground, engine=engine)
+        engine = all(client.line.terms.settles(change) for change in sealed.batch.changes)
+        return commit(ADDRESS, sealed, client.line.terms.ground, engine=engine)
 
     def cancel(self, client: Client, sealed: Sealed) -> Plan[Any]:
         return self.retry(client, sealed)
@@ -463,7 +463,7 @@ class World:
     def fork(self, client: Client) -> None:
         """Make a process that goes on from where another one is."""
         self.tally["forks"] += 1
-        child = self.new_client(self.child_of(client.line.writer))
+        child = self.new_client(self.child_of(client.line.terms.writer))
         child.value = client.value
         self.clients.append(child)
 

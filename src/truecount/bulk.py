@@ -1,0 +1,189 @@
+"""One change of each of many counters, in as few requests as their store allows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Final, SupportsIndex, TypeAlias
+
+from truecount.arguments import check_amount, check_name
+from truecount.change import ABSENT, Add, Batch, Create, Outcome, Receipt, Refusal
+from truecount.combine import (
+    Line,
+    Pending,
+    Ticket,
+    attach,
+    is_decided,
+    lines_at,
+    note,
+    see_through,
+    submit,
+)
+from truecount.conclude import conclude
+from truecount.drive import entrances, orphaned, orphans, refuse_nested, running
+from truecount.errors import CounterError, InvalidTypeError, OutcomeUnknownError, StoreTimeoutError
+from truecount.record import Address, Record, make
+from truecount.steps import Plan, Read, Settle
+from truecount.stores.base import PASSING, Deadline, Store
+from truecount.together import Together
+from truecount.unsettled import outcome_unknown
+
+__all__ = ["add_all", "check_amounts"]
+
+AT_ONCE: Final = 1000
+"""How many counters are changed at once: while that lasts, others wait for their turn there."""
+
+Came: TypeAlias = Outcome | Exception
+"""What came of one change."""
+
+
+def check_amounts(amounts: Mapping[str, SupportsIndex]) -> dict[str, int]:
+    """``amounts`` as ints. Raises `InvalidTypeError` or `InvalidNameError`."""
+    if not isinstance(amounts, Mapping):
+        raise InvalidTypeError(
+            f"add() takes a mapping of names to amounts, not {type(amounts).__name__}"
+        )
+    return {check_name(name): check_amount(amount) for name, amount in amounts.items()}
+
+
+def add_all(
+    store: Store,
+    domain: str,
+    amounts: Mapping[str, int],
+    timeout: float | None,
+    kept: list[Line],
+) -> dict[str, Receipt]:
+    """Add to counters of ``domain`` by name, blocking, as `Domain.add` tells.
+
+    ``kept`` holds lines of the latest call, which need not look where their counters are.
+    """
+    deadline = Deadline(timeout)
+    receipts: dict[str, Receipt] = {}
+    failures: dict[str, CounterError] = {}
+    rest = iter(amounts.items())
+    while part := dict(islice(rest, AT_ONCE)):
+        lines = lines_at(store, [Address(domain, name) for name in part], 0)
+        kept[:] = lines
+        changes = [Add(amount) for amount in part.values()]
+        came = _settle(lines, changes, store, deadline)
+        for line, change, each in zip(lines, changes, came, strict=True):
+            try:
+                receipts[line.address.name] = _conclude(store, line.address, change, each)
+            except CounterError as error:
+                failures[line.address.name] = error
+    if failures:
+        unknown = (error for error in failures.values() if isinstance(error, OutcomeUnknownError))
+        first = next(unknown, next(iter(failures.values())))
+        first.receipts, first.failures = receipts, failures
+        raise first
+    return receipts
+
+
+def _conclude(store: Store, address: Address, change: Add, came: Came) -> Receipt:
+    if isinstance(came, Pending):
+        raise outcome_unknown(store, address, came) from came.cause
+    if isinstance(came, Exception):
+        raise came
+    return conclude(address, change, came)
+
+
+def _settle(
+    lines: Sequence[Line], changes: Sequence[Add], store: Store, deadline: Deadline
+) -> list[Came]:
+    """What comes of each change. All that find nobody in line make their first attempt together.
+
+    What that does not settle, and those who have to wait, are a matter for plans.
+    """
+    thread = threading.get_ident()
+    if thread in running:
+        refuse_nested()
+    came: dict[int, Came] = {}
+    sent: dict[int, Batch] = {}
+    tickets: dict[int, Ticket] = {}
+    try:
+        running.add(thread)
+        came = _look(lines, store, deadline)
+        for at, line in enumerate(lines):
+            # What was never seen is not sent to: a lost reply could not be found out.
+            batch = line.pass_by(changes[at]) if line.revision and at not in came else None
+            if batch is not None:
+                sent[at] = batch
+        if sent:
+            steps = [make(Settle, (lines[at].address, batch)) for at, batch in sent.items()]
+            answers = store.together(steps, timeout=deadline.left())
+            if orphans:
+                raise orphaned()
+            for (at, batch), answer in zip(sent.items(), answers, strict=True):
+                if is_decided(answer, batch):
+                    lines[at].passed(answer.view)
+                    came[at] = answer.outcomes[0]
+                else:
+                    try:
+                        tickets[at], _ = lines[at].go_on(changes[at], batch, answer)
+                    except CounterError as error:
+                        came[at] = error
+        unsettled = [at for at in range(len(lines)) if is_unsettled(came.get(at))]
+        if unsettled:
+            plans = [
+                _adding(lines[at], changes[at], tickets.get(at), came.get(at)) for at in unsettled
+            ]
+            came.update(zip(unsettled, Together(plans).run(store, deadline.left()), strict=True))
+        return [came[at] for at in range(len(lines))]
+    except BaseException as interruption:
+        if not orphans:  # else the lines are the parent's
+            for at, line in enumerate(lines):
+                line.abandon(changes[at], tickets.get(at), interruption)
+            if sent:
+                note(interruption)
+        raise
+    finally:
+        running.discard(thread)
+        orphans.discard(thread)
+
+
+entrances.add(_settle.__code__)
+
+
+def _look(lines: Sequence[Line], store: Store, deadline: Deadline) -> dict[int, Came]:
+    """Look at the counters that this process does not know: those that cannot be added to."""
+    came: dict[int, Came] = {}
+    unseen = [at for at, line in enumerate(lines) if not line.revision]
+    if unseen:
+        steps = [Read(lines[at].address) for at in unseen]
+        found = store.together(steps, timeout=deadline.left())
+        for at, record in zip(unseen, found, strict=True):
+            if record is None or (isinstance(record, Record) and record.deleted):
+                came[at] = Refusal(ABSENT)
+            elif isinstance(record, Record):
+                lines[at].learn(record)
+            elif isinstance(record, CounterError) and not isinstance(record, PASSING):
+                came[at] = record
+    return came
+
+
+def is_unsettled(came: Came | None) -> bool:
+    """Whether there is more to do: nothing is known yet, or there is no such counter."""
+    return came is None or (isinstance(came, Refusal) and came.code == ABSENT)
+
+
+def _adding(line: Line, change: Add, ticket: Ticket | None, came: Came | None) -> Plan[Outcome]:
+    """Have ``change`` made, where there is no counter after creating it at 0.
+
+    ``ticket`` is the place from which it leads already, ``came`` what is known so far.
+    """
+    outcome: Outcome = Refusal(ABSENT)
+    if ticket is not None:
+        outcome, _ = yield from see_through(line, ticket)
+    elif came is None and line.revision:
+        outcome, _ = yield from submit(line, change)
+    while is_unsettled(outcome):
+        try:
+            yield from attach(line, Create(0))
+        except Pending as pending:
+            raise StoreTimeoutError(
+                f"it could not be told in time whether {line.address.name!r} was created, at 0; "
+                "nothing was added to it"
+            ) from pending
+        outcome, _ = yield from submit(line, change)
+    return outcome
