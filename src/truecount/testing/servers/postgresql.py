@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from truecount.testing.servers.process import PATIENCE, Server
+from truecount.testing.servers.states import await_stop, children, runs
 
 __all__ = ["PgBouncer", "PostgreSQL"]
 
@@ -110,22 +111,23 @@ class PostgreSQL(Server):
     def kill(self) -> None:
         """Kill it, as the end of the machine would: every one of its processes."""
         self.signal(signal.SIGSTOP)  # or it could start others meanwhile
-        backends = _children(self.process.pid)
+        backends = children(self.process.pid)
         super().kill()
         for pid in backends:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
-        while any(map(_runs, backends)) and time.monotonic() < deadline:
+        while any(map(runs, backends)) and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def freeze(self) -> None:
         super().freeze()
-        for pid in _children(self.process.pid):
+        for pid in children(self.process.pid):
             os.kill(pid, signal.SIGSTOP)
+            await_stop(pid)
 
     def thaw(self) -> None:
-        for pid in _children(self.process.pid):
+        for pid in children(self.process.pid):
             os.kill(pid, signal.SIGCONT)
         super().thaw()
 
@@ -207,25 +209,3 @@ def _user() -> pwd.struct_passwd:
         return pwd.getpwnam(USER)
     except KeyError:
         return pwd.getpwnam("nobody")
-
-
-def _children(parent: int) -> list[int]:
-    """The processes that ``parent`` has started, and that still run."""
-    return [pid for pid, (of, _) in _processes().items() if of == parent]
-
-
-def _runs(pid: int) -> bool:
-    _, state = _processes().get(pid, (0, "Z"))
-    return not state.startswith("Z")  # dead, and not buried yet
-
-
-def _processes() -> dict[int, tuple[int, str]]:
-    """Every process's parent and state, by pid."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="],  # noqa: S607  # found as everywhere
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = [line.split() for line in listed.stdout.splitlines()]
-    return {int(pid): (int(parent), state) for pid, parent, state in rows}

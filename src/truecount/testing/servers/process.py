@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from truecount.testing.servers.states import await_stop
+
 __all__ = ["Server", "end", "free_port"]
 
 PATIENCE: Final = 60.0
@@ -117,6 +119,7 @@ class Server(ABC):
     def freeze(self) -> None:
         """Have it do nothing until `thaw`."""
         self.signal(signal.SIGSTOP)
+        await_stop(self.process.pid)
 
     def thaw(self) -> None:
         """Let it go on."""
