@@ -214,6 +214,7 @@ class Line:
         with self.lock:
             if view is not None:
                 self.revision = view.stamp.revision
+                self.known = None  # it has moved on
             if not self.waiting:
                 self.leader = None
                 return
@@ -287,8 +288,7 @@ class Line:
         with self.lock:
             if not may_tell(flight, answer):
                 return False
-            if record is not None:
-                self.known = record
+            self.known = record  # None: the engine has moved it on
             if answer.view is not None:
                 self.revision = answer.view.stamp.revision
             for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
