@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from truecount import Counter
+
+T = TypeVar("T")
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -29,6 +31,15 @@ def missing(what: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"CI has no {what}")
     pytest.skip(f"NOT TESTED: this machine has no {what}")
+
+
+def there(make: Callable[[], T]) -> T:
+    """What ``make`` makes, if this machine has what that takes."""
+    try:
+        return make()
+    except FileNotFoundError as error:
+        missing(str(error))
+        raise
 
 
 def in_processes(work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 import workers
-from helpers import SPAWN, in_processes, missing, wait_until
+from helpers import SPAWN, in_processes, there, wait_until
 from truecount import (
     BoundsError,
     Counter,
@@ -108,12 +108,7 @@ class Networked:
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls) -> Iterator[Any]:
-        try:
-            starting = cls.start()
-        except FileNotFoundError as error:
-            missing(str(error))
-            raise
-        with starting as server:
+        with there(cls.start) as server:
             yield server
 
     @pytest.fixture

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.installed import dynalite
 
-from installed import NODE, npm_package
+from helpers import there
 from truecount import Counter, StoreError, connect
 from truecount.testing.conformance import StoreConformance
 from truecount.testing.servers import Dynalite, Moto
@@ -20,12 +21,6 @@ def is_write(request: bytes) -> bool:
         b"DynamoDB_20120810." + operation in request
         for operation in (b"UpdateItem", b"TransactWriteItems", b"DeleteItem")
     )
-
-
-def dynalite() -> Dynalite:
-    """Dynalite 4, started."""
-    modules = npm_package("dynalite@4.0.0", "dynalite")
-    return Dynalite(modules / "dynalite" / "cli.js", NODE)
 
 
 def table_of(folder: Path) -> str:
@@ -62,7 +57,7 @@ class TestDynalite(OnDynamoDB):
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls) -> Iterator[Dynalite]:
-        with dynalite() as server:
+        with there(dynalite) as server:
             yield server
 
     def test_keys_need_transactions(self, folder: Path) -> None:

@@ -18,11 +18,12 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.credentials import Credentials, ReadOnlyCredentials
+from tools.installed import dynalite
 
 import workers
-from helpers import in_processes
+from helpers import in_processes, there
 from simpledb_server import serving
-from test_dynamodb import dynalite, is_write
+from test_dynamodb import is_write
 from truecount import (
     Counter,
     CounterNotFoundError,
@@ -63,7 +64,7 @@ def moto() -> Iterator[Moto]:
 
 @pytest.fixture(scope="module")
 def lite() -> Iterator[Dynalite]:
-    with dynalite() as server:
+    with there(dynalite) as server:
         Counter(DOMAIN, "first", store=server.store)
         yield server
 
@@ -808,7 +809,7 @@ def test_a_fork_has_connections_of_its_own(server: Moto | Dynalite, name: str, b
 
 def test_a_frozen_server() -> None:
     """When the server hangs, calls end in time; what is not known then is settled later."""
-    with dynalite() as server, connect(f"{server.store}&timeout=1&read_timeout=0.3") as store:
+    with there(dynalite) as server, connect(f"{server.store}&timeout=1&read_timeout=0.3") as store:
         Counter(DOMAIN, "counter", 5, store=server.store)
         c = Counter(DOMAIN, "counter", store=store)
         server.freeze()

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 import redis
+from tools.installed import dynalite
 
 import redis_server
 import test_dynamodb
@@ -176,7 +177,7 @@ class TestDynalite(Networked):
 
     @classmethod
     def start(cls) -> Dynalite:
-        return test_dynamodb.dynalite()
+        return dynalite()
 
     def is_write(self, request: bytes) -> bool:
         return test_dynamodb.is_write(request)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.installed import boto2
 
 import workers
-from helpers import SPAWN, in_processes
-from installed import boto2
+from helpers import SPAWN, in_processes, there
 from simpledb_server import serving
 from truecount import Counter, CounterNotFoundError
 from truecount.testing.servers import SimpleDBLocal
@@ -71,7 +71,7 @@ def test_a_mixed_fleet(server: SimpleDBLocal) -> None:
     """Sequences of boto and counters with ``interop=boto``, 2 and 2 processes, 100 times: 400."""
     url = f"{server.store}?timeout=60&interop=boto"
     Counter("mydomain", "hot", 1000, store=url)  # at 0, a Sequence begins by a put of its own
-    command = [boto2(), HERE / "boto_sequence.py", server.port, "mydomain", "hot", 100]
+    command = [there(boto2), HERE / "boto_sequence.py", server.port, "mydomain", "hot", 100]
     sequences = [subprocess.Popen([str(part) for part in command]) for _ in range(2)]
     numbers = sum(in_processes([(workers.step_often, (url, 100))] * 2), [])
     assert [sequence.wait(120) for sequence in sequences] == [0, 0]

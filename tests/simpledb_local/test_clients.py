@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from tools.installed import NODE, boto2, npm_package, python_with
 
-from installed import NODE, boto2, npm_package, python_with
+from helpers import there
 from simpledb_server import Server, serving
 
 HERE = Path(__file__).parent
@@ -152,7 +154,7 @@ def test_boto3_is_refused(server: Server) -> None:
 
 def test_boto2(server: Server) -> None:
     """All ten operations through boto 2.49; its Sequence; a connection as through a proxy."""
-    assert seen_by(boto2(), HERE / "client_boto2.py", server.port) == {
+    assert seen_by(there(boto2), HERE / "client_boto2.py", server.port) == {
         "domains": ["boto2-domain"],
         "refusal": f"409 ConditionalCheckFailed: {DIFFERS}",
         "exists": "409 ConditionalCheckFailed: "
@@ -176,7 +178,7 @@ def test_boto2(server: Server) -> None:
 def test_javascript(server: Server, tmp_path: Path) -> None:
     """All ten operations through the AWS SDK for JavaScript 2, which decodes base64 values."""
     shutil.copy(HERE / "client.js", tmp_path)
-    (tmp_path / "node_modules").symlink_to(npm_package("aws-sdk@2", "aws-sdk"))
+    (tmp_path / "node_modules").symlink_to(there(partial(npm_package, "aws-sdk@2", "aws-sdk")))
     assert seen_by(NODE, tmp_path / "client.js", server.url) == {
         "domains": ["js-domain"],
         "refusal": f"409 ConditionalCheckFailed: {DIFFERS}",
@@ -197,7 +199,7 @@ def test_javascript(server: Server, tmp_path: Path) -> None:
 
 def test_command_line(server: Server, tmp_path: Path) -> None:
     """All ten operations through the AWS command line."""
-    program = python_with("awscli==1.*", "bin/aws")
+    program = there(partial(python_with, "awscli==1.*", "bin/aws"))
     config = tmp_path / "config"
     config.write_text("[preview]\nsdb = true\n[default]\noutput = json\n")
 
