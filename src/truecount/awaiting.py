@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from truecount.change import Change
-from truecount.combine import Decided, Line, Ticket, note
+from truecount.combine import Decided, Line, Ticket, note, told
 from truecount.drive import entrances, refuse_nested, run, running
 from truecount.errors import StoreTimeoutError
 from truecount.process import Process, here
@@ -88,11 +88,7 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
             caller.timer.cancel()
     if caller.failure is not None:
         raise caller.failure
-    ticket = caller.ticket
-    if ticket.error is not None:
-        raise ticket.error
-    assert ticket.decided is not None
-    return ticket.decided
+    return told(caller.ticket)
 
 
 class _Caller:

@@ -33,16 +33,20 @@ from truecount.change import (
 )
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
 from truecount.errors import CounterError, StoreTimeoutError
+from truecount.gate import Gate
 from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
 from truecount.process import Writer, here
 from truecount.record import Address, Record, View, make
-from truecount.steps import Expired, Plan, Wait
+from truecount.steps import Expired, Gather, Plan, Wait
 from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = [
     *("SENT", "Decided", "Line", "Pending", "Terms", "ask", "attach", "line_at", "lines_at"),
     "submit",
 ]
+
+IDLE: Final = 8
+"""How often a leader lets other threads go on in vain before it sends without them."""
 
 SENT: Final = "truecount: the change had been sent; whether it was applied is not known"
 """The note on an exception that interrupted a caller whose change was on its way."""
@@ -114,12 +118,12 @@ class Line:
     """The callers of one process on one counter, and the writer that they share.
 
     ``name`` is the name of the writer under which this line goes on,
-    ``revision`` the latest one known.
+    ``revision`` the latest one known, ``crowd`` how many stood here a moment ago.
     """
 
     __slots__ = (
-        *("__weakref__", "address", "flight", "known", "leader", "lock", "name", "revision"),
-        *("terms", "waiting"),
+        *("__weakref__", "address", "crowd", "flight", "known", "leader", "lock", "name"),
+        *("revision", "terms", "waiting"),
     )
 
     def __init__(self, address: Address, terms: Terms, revision: int = 0) -> None:
@@ -127,6 +131,7 @@ class Line:
         self.terms = terms
         self.name = terms.writer.name
         self.revision = revision
+        self.crowd = 1
         self.known: Record | None = None
         self.lock = threading.Lock()
         self.waiting: list[Ticket] = []  # small, as long as nobody does
@@ -152,6 +157,7 @@ class Line:
 
     def lead(self, ticket: Ticket) -> Plan[None]:
         """Seal a batch, or take over the one whose leader is gone, and see it through."""
+        yield from self.gather()
         flight = self._seal()
         try:
             delivered = False
@@ -168,6 +174,19 @@ class Line:
             self._fail(flight, ticket, unknown.cause)
         except CounterError as error:
             self._fail(flight, ticket, error)
+
+    def gather(self) -> Plan[None]:
+        """Let those come who stood here a moment ago.
+
+        Without that the first to return would go alone, and find the others in
+        its place when it is back.
+        """
+        idle = 0
+        there = len(self.waiting)
+        while self.flight is None and there < self.crowd and idle < IDLE:
+            yield Gather()
+            idle = 0 if len(self.waiting) > there else idle + 1
+            there = len(self.waiting)
 
     def expire(self, ticket: Ticket) -> None:
         """Leave because the time is over: unsent is definite, sent is unknown."""
@@ -202,7 +221,7 @@ class Line:
         if not self.terms.settles(change):
             return None
         with self.lock:
-            if self.leader is not None:
+            if self.leader is not None or self.crowd > 1:
                 return None
             number = next(self.terms.writer.numbers)
             batch = make(Batch, (self.name, number, self.revision, (change,), False, False))
@@ -335,6 +354,7 @@ class Line:
     def _land(self, flight: Flight) -> None:
         """Nothing is in flight any more."""
         self.flight = None
+        self.crowd = min(len(flight.tickets) + len(self.waiting), self.terms.limit)
         if starts_afresh(flight):
             self.name = self.terms.writer.rename()
 
@@ -429,6 +449,11 @@ def see_through(line: Line, ticket: Ticket) -> Plan[Decided]:
     except BaseException as interruption:
         line.drop(ticket, interruption)
         raise
+    return told(ticket)
+
+
+def told(ticket: Ticket) -> Decided:
+    """What ``ticket`` was told: returned, or raised."""
     if ticket.error is not None:
         raise ticket.error
     assert ticket.decided is not None
@@ -450,8 +475,19 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         running.add(thread)
         began = time.monotonic()
         batch = line.pass_by(change)
-        if batch is None:
-            return run_inside(submit(line, change), store, timeout)
+        if batch is None:  # as `submit`, but faster
+            ticket = Ticket(line, change)
+            gate = Gate()
+            ticket.wake = gate.open
+            called = line.join(ticket) or gate.wait(timeout)
+            if orphans:
+                raise orphaned()
+            if not called:
+                line.expire(ticket)
+            if ticket.leads:
+                left = None if timeout is None else timeout - (time.monotonic() - began)
+                return run_inside(see_through(line, ticket), store, left)
+            return told(ticket)
         in_doubt = True
         came: Answer | CounterError | Ambiguous
         try:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from truecount import backoff
 from truecount.errors import CounterError
 from truecount.gate import Gate
-from truecount.steps import Expired, Pause, Plan, Step, Wait
+from truecount.steps import Expired, Gather, Pause, Plan, Step, Wait
 from truecount.stores.base import Store
 
 __all__ = ["entrances", "orphaned", "orphans", "refuse_nested", "run", "run_inside", "running"]
@@ -117,6 +117,8 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
                 raise Expired
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
+        case Gather():
+            time.sleep(0)
         case Wait(ticket):
             gate = Gate()
             if ticket.watch(gate.open) and not gate.wait(left):

@@ -6,6 +6,7 @@ step                   what the driver does                       what it sends 
 ``Read``               a consistent read                          ``Record | None``
 ``Replace``            write if the store still holds ``old``     ``bool | Record``
 ``Settle``             let the engine settle the batch itself     ``Answer``
+``Gather``             let other threads go on                    None
 ``Pause``              wait a little, longer each time            None
 ``Wait``               wait until the ticket is called            None
 =====================  =========================================  =====================
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
     from truecount.change import Batch
     from truecount.record import Address, Record
 
-__all__ = ["Expired", "Pause", "Plan", "Read", "Replace", "Settle", "Step", "StoreStep", "Wait"]
+__all__ = [
+    "Expired",
+    "Gather",
+    "Pause",
+    "Plan",
+    "Read",
+    "Replace",
+    "Settle",
+    "Step",
+    "StoreStep",
+    "Wait",
+]
 
 
 class Expired(Exception):
@@ -56,6 +68,10 @@ class Settle(NamedTuple):
     batch: Batch
 
 
+class Gather(NamedTuple):
+    """Let other threads go on, which may be about to join the line: None."""
+
+
 class Pause(NamedTuple):
     """Let some time pass before the next attempt: None."""
 
@@ -80,7 +96,7 @@ class Wait(NamedTuple):
 StoreStep: TypeAlias = Read | Replace | Settle
 """What a store carries out."""
 
-Step: TypeAlias = StoreStep | Pause | Wait
+Step: TypeAlias = StoreStep | Gather | Pause | Wait
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Step, Any, T]

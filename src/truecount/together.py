@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from truecount import backoff
 from truecount.drive import orphaned, orphans
-from truecount.steps import Expired, Pause, Plan, StoreStep, Ticket, Wait
+from truecount.steps import Expired, Gather, Pause, Plan, StoreStep, Ticket, Wait
 from truecount.stores.base import Store
 
 __all__ = ["Together"]
@@ -69,6 +69,8 @@ class Together(Generic[T]):
             self._results[at] = error
         else:
             match step:
+                case Gather():
+                    self._ready.append((at, None))  # the others of these go on
                 case Pause(attempt, crowded):
                     rest = backoff.seconds(attempt, crowded=crowded)
                     self._resting.append((time.monotonic() + rest, at))

@@ -188,7 +188,9 @@ class SQLiteStore(Store):
         turn, place = connection.turn, Place()
         try:
             turn.take(place, timeout)
-            answer = self._overwrite(connection, address, batch)
+            answer = None
+            if not turn.handed_over:
+                answer = self._overwrite(connection, address, batch)
             if answer is None:
                 answer = self._patiently(connection, work, _left(timeout, began))
             return answer

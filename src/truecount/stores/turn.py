@@ -67,6 +67,7 @@ class Turn:
         self._streak = 0
         self._alone = 0
         self._closed = False
+        self.handed_over = False  # to this process, by another, which has written just now
 
     def take(self, place: Place, timeout: float | None) -> None:
         """Wait for the turn; `StoreTimeoutError` after ``timeout`` seconds (None: never).
@@ -135,6 +136,7 @@ class Turn:
 
     def _wait_for_processes(self, timeout: float | None) -> None:
         self._locked = True  # as soon as it may be, or an exception could leave it so
+        self.handed_over = False
         busy = self._queue.busy  # still waiting, for somebody who has left
         if not busy and self._streak < STREAK and _try(self._files.turn):
             self._streak += 1
@@ -145,6 +147,7 @@ class Turn:
         elif self._queue.wait(timeout):
             self._streak = 1
             self._alone = 0
+            self.handed_over = True
         else:
             raise StoreTimeoutError(
                 "other processes had the turn to write for all the time allowed"
