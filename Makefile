@@ -37,7 +37,7 @@ lint: $(VENV)/has-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_examples.py
 
 # Comparisons, into docs/benchmarks.md.
-bench: $(VENV)/has-dev
+bench: $(VENV)/has-bench
 	$(BIN)/python -m bench
 
 # Longer proof than the tests have time for, into docs/evidence.md.
@@ -54,6 +54,10 @@ $(VENV)/has-demo: pyproject.toml $(VENV)/made
 $(VENV)/has-dev: pyproject.toml $(VENV)/made
 	$(call install,dev)
 	@touch $@ $(VENV)/has-demo
+
+$(VENV)/has-bench: pyproject.toml $(VENV)/made
+	$(call install,bench)
+	@touch $@ $(VENV)/has-dev $(VENV)/has-demo
 
 # Made anew where it does not work: its Python is gone, or the clone was moved.
 ifneq ($(shell { $(BIN)/python -c 'import pip' && cat $(VENV)/made; } 2>/dev/null),$(CURDIR))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from bench import fairness, simpledb, simulated, single, startup
-from bench.page import DOCS, report, write
+from bench import fairness, many, memory, simpledb, simulated, single, startup
+from bench.page import DOCS, Section, report, write
+from bench.peers import page as peers
 
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, Callable[[Callable[[float], object]], Section]] = {
+    **{f"on-{key}": partial(peers.section, key) for key in peers.ENGINES},
     "single": single.measure,
     "fairness": fairness.measure,
     "simpledb": simpledb.measure,
+    "many": many.measure,
+    "memory": memory.measure,
     "startup": startup.measure,
     "simulated": simulated.measure,
 }
