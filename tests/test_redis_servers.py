@@ -21,6 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from helpers import wait_until
 from redis_server import is_write, serving, serving_cluster
 from truecount import (
     Counter,
@@ -543,7 +544,7 @@ def test_tls(secured: int, certificates: Path) -> None:
             ssl_keyfile=str(certificates / "client.key"),
             ssl_check_hostname=False,
         ) as bare:
-            assert len(bare.client_list()) == 2
+            wait_until(lambda: len(bare.client_list()) == 2, "ours is the only other one")
             with connect(bare) as behind:
                 assert Counter(DOMAIN, "tls", store=behind).add(1) == 4
 
@@ -925,7 +926,7 @@ def test_close(fresh: Redis) -> None:
             thread.join()
         assert len(bare.client_list()) > 1
         store.close()
-        assert len(bare.client_list()) == 1
+        wait_until(lambda: len(bare.client_list()) == 1, "the server sees that they are closed")
         with pytest.raises(StoreClosedError):
             store.snapshot(DOMAIN)
 
