@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from array import array
 from collections import Counter as Tally
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from bench.peers import dynamodb, etcd, postgresql, redis, simpledb, sqlite
-from bench.peers.model import OURS, Contender, Engine, Place
+from bench.peers.model import OURS, Add, Contender, Engine, Place
 from truecount import AsyncCounter
 
-__all__ = ["ENGINES", "Load", "alternately", "in_tasks", "in_threads", "in_turn"]
+__all__ = ["ENGINES", "Load", "alternately", "in_tasks", "in_threads"]
 
 ENGINES: dict[str, Engine] = {
     **sqlite.ENGINES,
@@ -25,7 +27,8 @@ ENGINES: dict[str, Engine] = {
     **simpledb.ENGINES,
 }
 
-PATIENCE = 120.0
+PATIENCE = 30.0
+"""Seconds after which a thread that is in an add still is left there."""
 
 
 class Load(NamedTuple):
@@ -55,23 +58,24 @@ def in_threads(
     engine: str, name: str, place: Place, threads: int, seconds: float, start: float
 ) -> Load:
     """Add as fast as so many threads can, for so long, beginning at ``start`` (of time.time)."""
-    counts: list[int] = []
-    waits: list[array[float]] = []
+    waits = [array("d") for _ in range(threads)]
+    warm: list[int] = []
     errors: Tally[str] = Tally()
     ready = threading.Barrier(threads)
     lock = threading.Lock()
 
-    def work() -> None:
-        taken = array("d")
-        warm = 0
+    def failed(error: Exception) -> None:
+        with lock:
+            errors[type(error).__name__] += 1
+
+    def work(taken: array[float]) -> None:
+        add = None
         try:
             add = session()("hot")
             add()
-            warm = 1
-        except Exception as error:
-            with lock:
-                errors[type(error).__name__] += 1
-            add = None
+            warm.append(1)
+        except Exception as error:  # whatever a client raises is counted
+            failed(error)
         ready.wait(PATIENCE)
         time.sleep(max(0.0, start - time.time()))
         now = time.perf_counter()
@@ -79,72 +83,54 @@ def in_threads(
         while add is not None and now < end:
             try:
                 add()
-            except Exception as error:
-                with lock:
-                    errors[type(error).__name__] += 1
+            except Exception as error:  # likewise
+                failed(error)
                 now = time.perf_counter()
                 continue
             began, now = now, time.perf_counter()
             taken.append(now - began)
-        with lock:
-            counts.append(len(taken))
-            waits.append(taken)
-            warmed.append(warm)
 
-    warmed: list[int] = []
     with contender(engine, name).open(place) as session:
-        workers = [threading.Thread(target=work) for _ in range(threads)]
+        workers = [threading.Thread(target=work, args=(taken,), daemon=True) for taken in waits]
         for worker in workers:
             worker.start()
+        end = time.time() + PATIENCE
         for worker in workers:
-            worker.join()
+            worker.join(max(0.0, end - time.time()))
+        unfinished = sum(worker.is_alive() for worker in workers)
+        if unfinished:
+            errors["unfinished"] += unfinished
     together = array("d")
     for taken in waits:
         together.extend(taken)
-    return Load(counts, together, errors, sum(warmed), seconds)
+    return Load([len(taken) for taken in waits], together, errors, len(warm), seconds)
 
 
 def alternately(
-    engine: str, place: Place, rounds: int, seconds: float
+    engine: str, place: Place, counters: int, rounds: int, seconds: float
 ) -> dict[str, list[list[Load]]]:
     """All contenders in one thread, a moment each, round after round, so many seconds a moment.
 
-    The machine's moods strike all alike then.
+    The machine's moods strike all alike then. Of several ``counters`` each is
+    added to in its turn.
     """
+    names = [f"n{number}" for number in range(counters)] if counters > 1 else ["hot"]
     loads: dict[str, list[list[Load]]] = {each.name: [] for each in ENGINES[engine].contenders}
     with ExitStack() as stack:
-        adds = {
-            each.name: stack.enter_context(each.open(place))()("hot")
-            for each in ENGINES[engine].contenders
-        }
+        turns: dict[str, Iterator[Add]] = {}
+        for each in ENGINES[engine].contenders:
+            add_to = stack.enter_context(each.open(place))()
+            turns[each.name] = itertools.cycle([add_to(name) for name in names])
         for _ in range(rounds):
-            for name, add in adds.items():
+            for name, turn in turns.items():
                 waits = array("d")
                 began = now = time.perf_counter()
                 while now < began + seconds:
-                    add()
+                    next(turn)()
                     before, now = now, time.perf_counter()
                     waits.append(now - before)
                 loads[name].append([Load([len(waits)], waits, Tally(), 0, now - began)])
     return loads
-
-
-def in_turn(engine: str, name: str, place: Place, counters: int, seconds: float) -> Load:
-    """Add to so many counters in turn, in one thread, once each and then for so long."""
-    waits = array("d")
-    with contender(engine, name).open(place) as session:
-        add_to = session()
-        adds = [add_to(f"n{number}") for number in range(counters)]
-        now = time.perf_counter()
-        end = now + seconds
-        while now < end:
-            for add in adds:
-                add()
-                began, now = now, time.perf_counter()
-                waits.append(now - began)
-                if now >= end:
-                    break
-    return Load([len(waits)], waits, Tally(), 0, seconds)
 
 
 def in_tasks(engine: str, name: str, place: Place, tasks: int, seconds: float) -> Load:

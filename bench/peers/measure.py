@@ -16,7 +16,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.peers.load import ENGINES, Load, alternately, in_tasks, in_threads, in_turn
+from bench.peers.load import ENGINES, Load, alternately, in_tasks, in_threads
 from bench.peers.model import OURS, Contender, Engine, Place
 from truecount import Domain, StoreWarning, connect
 from truecount.testing.proxy import Proxy
@@ -31,6 +31,7 @@ ALONE_SECONDS: Final = 0.015
 THREADS: Final = (1, 8, 32, 128)
 PROCESSES: Final = 4
 IN_PROCESSES: Final = (1, 8)
+IN_PROCESSES_SECONDS: Final = 2.0  # in less, it is chance who gets how much
 TASKS: Final = 1000
 COUNTERS: Final = 10_000
 WIRED: Final = (1, 32)
@@ -109,12 +110,15 @@ def measure(key: str, advance: Callable[[float], object]) -> Found:
             before = {each.name: run.value(each) for each in contenders}
             run.prepare(case)
             if case == Case():
-                loads = alternately(key, place, ALONE_ROUNDS, ALONE_SECONDS)
-            for _ in range(ROUNDS if case != Case() else 0):
-                if case.tasks:
-                    syncs.append(_syncs(Path(place.folder or ".")))
-                for each in contenders:
-                    loads[each.name].append(run.round(each, case))
+                loads = alternately(key, place, 1, ALONE_ROUNDS, ALONE_SECONDS)
+            elif case.counters > 1:
+                loads = alternately(key, place, case.counters, ROUNDS, SECONDS)
+            else:
+                for _ in range(ROUNDS):
+                    if case.tasks:
+                        syncs.append(_syncs(Path(place.folder or ".")))
+                    for each in contenders:
+                        loads[each.name].append(run.round(each, case))
             for each in contenders:
                 total = sum(load.total for rounds in loads[each.name] for load in rounds)
                 moved = run.value(each) - before[each.name]
@@ -165,12 +169,11 @@ class _Run:
         """One round: what each process did."""
         if case.tasks:
             return [in_tasks(self.key, contender.name, self.place, case.tasks, SECONDS)]
-        if case.counters > 1:
-            return [in_turn(self.key, contender.name, self.place, case.counters, SECONDS)]
         if case.processes == 1:
             return [in_threads(self.key, contender.name, self.place, case.threads, SECONDS, 0)]
         start = time.time() + 0.5
-        arguments = (self.key, contender.name, self.place, case.threads, SECONDS, start)
+        seconds = IN_PROCESSES_SECONDS
+        arguments = (self.key, contender.name, self.place, case.threads, seconds, start)
         return self.pool.starmap(in_threads, [arguments] * case.processes, chunksize=1)
 
     def requests(self, contender: Contender, threads: int) -> float:
