@@ -51,7 +51,7 @@ def serving(*options: object) -> Iterator[Server]:
     server = Server(*options)
     try:
         yield server
-    except BaseException:
+    except BaseException:  # whatever it is, the server must not outlive it
         server.kill()
         raise
     assert server.stop() == (0, "", "")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import boto3
-from botocore.config import Config
 from tools.installed import dynalite
 
+from bench.peers.aws import client_of
 from bench.peers.model import Add, Contender, Engine, Place, Session, ours
 
 __all__ = ["ENGINES"]
@@ -24,7 +22,7 @@ def start(folder: Path) -> Iterator[Place]:
     """A server with both tables."""
     with dynalite() as server:
         place = Place(f"{server.store}&timeout=60", server.port)
-        client = _client(place)
+        client = client_of("dynamodb", place)
         client.create_table(
             TableName=TABLE,
             KeySchema=[{"AttributeName": "name", "KeyType": "HASH"}],
@@ -35,21 +33,10 @@ def start(folder: Path) -> Iterator[Place]:
         yield place
 
 
-def _client(place: Place) -> Any:
-    return boto3.client(
-        "dynamodb",
-        endpoint_url=f"http://127.0.0.1:{place.port}",
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  # any will do
-        config=Config(max_pool_connections=128),
-    )
-
-
 @contextmanager
 def open_bare(place: Place) -> Iterator[Callable[[], Session]]:
     """One client, with a connection for each thread."""
-    client = _client(place)
+    client = client_of("dynamodb", place)
 
     def add_to(name: str) -> Add:
         request = {
@@ -66,7 +53,9 @@ def open_bare(place: Place) -> Iterator[Callable[[], Session]]:
 
 def read_bare(place: Place, name: str) -> int:
     """What the item holds."""
-    found = _client(place).get_item(TableName=TABLE, Key={"name": {"S": name}}, ConsistentRead=True)
+    found = client_of("dynamodb", place).get_item(
+        TableName=TABLE, Key={"name": {"S": name}}, ConsistentRead=True
+    )
     return int(found["Item"]["v"]["N"])
 
 

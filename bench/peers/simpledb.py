@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
+from bench.peers.aws import client_of
 from bench.peers.model import Add, Contender, Engine, Place, Session, ours
 from truecount.testing.servers import SimpleDBLocal
 
@@ -73,21 +71,10 @@ def read_sequence(place: Place, name: str) -> int:
     return int(_domain(place).get_item(name, consistent_read=True)["current_value"])
 
 
-def _client(place: Place) -> Any:
-    return boto3.client(
-        "sdb",
-        endpoint_url=f"http://127.0.0.1:{place.port}",
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  # any will do
-        config=Config(max_pool_connections=128),
-    )
-
-
 @contextmanager
 def open_put(place: Place) -> Iterator[Callable[[], Session]]:
     """Put on condition of what was put last; where another was first, look."""
-    client = _client(place)
+    client = client_of("sdb", place)
     client.create_domain(DomainName=DOMAIN)
 
     def session() -> Session:
@@ -125,7 +112,7 @@ def _value(client: Any, item: dict[str, str]) -> int | None:
 
 def read_put(place: Place, name: str) -> int:
     """What the item holds."""
-    return _value(_client(place), {"DomainName": DOMAIN, "ItemName": f"put-{name}"}) or 0
+    return _value(client_of("sdb", place), {"DomainName": DOMAIN, "ItemName": f"put-{name}"}) or 0
 
 
 ENGINES = {

@@ -84,11 +84,7 @@ class Together(Generic[T]):
     def _ask(self, store: Store, deadline: float | None) -> None:
         asking, self._asking = self._asking, []
         left = None if deadline is None else deadline - time.monotonic()
-        try:
-            answers = store.together([step for _, step in asking], timeout=left)
-        except BaseException:
-            self._asking = asking  # for `_leave`
-            raise
+        answers = store.together([step for _, step in asking], timeout=left)
         if orphans:
             raise orphaned()
         self._ready.extend((at, answer) for (at, _), answer in zip(asking, answers, strict=True))

@@ -591,7 +591,7 @@ class _Connection:
             for statement in _SCHEMA:
                 self.sql.execute(statement)
             self.sql.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it is, the file must not stay locked
             self.roll_back()
             raise
 

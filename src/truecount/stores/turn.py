@@ -162,7 +162,7 @@ class _Files:
         self.next = _open(path + "-next")
         try:
             self.turn = _open(path + "-turn")
-        except BaseException:
+        except BaseException:  # whatever it is, nobody else would close it
             os.close(self.next)
             raise
         _all_files.add(self)

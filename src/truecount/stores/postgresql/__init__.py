@@ -86,7 +86,7 @@ DENIED: Final = "42501"
 NOT_UNIQUE: Final = "23505"
 NOT_DATA: Final = "22"
 
-BEYOND: Final = (None,)
+NO_ANSWER: Final = (None,)
 """What an addition says that is beyond the database's arithmetic."""
 
 REFUSED: Final = "no"
@@ -329,7 +329,9 @@ class PostgreSQLStore(Store):
             answers = {int(at or 0): fields for at, *fields in found}
             if len(answers) < len(many) and command != self._sql.add_many:
                 raise ValueError(f"{len(answers)} answers to {len(many)} questions")
-            return [asked.understand(answers.get(at, BEYOND)) for at, asked in enumerate(many, 1)]
+            return [
+                asked.understand(answers.get(at, NO_ANSWER)) for at, asked in enumerate(many, 1)
+            ]
 
         try:
             if command == self._sql.read_many:

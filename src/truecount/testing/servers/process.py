@@ -94,7 +94,7 @@ class Server(ABC):
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{type(self).__name__} did not start: {self.complaint()}")
                 time.sleep(0.02)
-        except BaseException:
+        except BaseException:  # whatever it is, the server must not outlive it
             self.kill()
             raise
 
