@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Final, SupportsIndex, TypeAlias
+from typing import Any, Final, SupportsIndex, TypeAlias
 
 from truecount.arguments import check_amount, check_name
 from truecount.change import ABSENT, Add, Batch, Create, Outcome, Receipt, Refusal
@@ -24,7 +24,7 @@ from truecount.conclude import conclude
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, running
 from truecount.errors import CounterError, InvalidTypeError, OutcomeUnknownError, StoreTimeoutError
 from truecount.record import Address, Record, make
-from truecount.steps import Plan, Read, Settle
+from truecount.steps import Plan, Read, Settle, StoreStep
 from truecount.stores.base import PASSING, Deadline, Store
 from truecount.together import Together
 from truecount.unsettled import outcome_unknown
@@ -111,9 +111,7 @@ def _settle(
                 sent[at] = batch
         if sent:
             steps = [make(Settle, (lines[at].address, batch)) for at, batch in sent.items()]
-            answers = store.together(steps, timeout=deadline.left())
-            if orphans:
-                raise orphaned()
+            answers = _ask(store, steps, deadline)
             for (at, batch), answer in zip(sent.items(), answers, strict=True):
                 if is_decided(answer, batch):
                     lines[at].passed(answer.view)
@@ -151,7 +149,7 @@ def _look(lines: Sequence[Line], store: Store, deadline: Deadline) -> dict[int, 
     unseen = [at for at, line in enumerate(lines) if not line.revision]
     if unseen:
         steps = [Read(lines[at].address) for at in unseen]
-        found = store.together(steps, timeout=deadline.left())
+        found = _ask(store, steps, deadline)
         for at, record in zip(unseen, found, strict=True):
             if record is None or (isinstance(record, Record) and record.deleted):
                 came[at] = Refusal(ABSENT)
@@ -160,6 +158,14 @@ def _look(lines: Sequence[Line], store: Store, deadline: Deadline) -> dict[int, 
             elif isinstance(record, CounterError) and not isinstance(record, PASSING):
                 came[at] = record
     return came
+
+
+def _ask(store: Store, steps: Sequence[StoreStep], deadline: Deadline) -> list[Any]:
+    """What comes of ``steps``, unless that is for the parent of this process to know."""
+    answers = store.together(steps, timeout=deadline.left())
+    if orphans:
+        raise orphaned()
+    return answers
 
 
 def is_unsettled(came: Came | None) -> bool:
