@@ -84,6 +84,9 @@ class Networked:
     keys = True
     """Whether idempotency keys work there."""
 
+    together = False
+    """Whether additions to many counters travel in one request."""
+
     survives = True
     """Whether the server keeps its data when it is killed."""
 
@@ -435,6 +438,19 @@ class Networked:
             before = proxy.requests
             c += 1
             assert proxy.requests == before + 1
+
+    def test_requests_of_many(self, through: str, proxy: Proxy, name: str) -> None:
+        """Additions to many counters are one request, or one each; more only for what is new."""
+        amounts = {f"{name}-{number}": 1 for number in range(20)}
+        many = 1 if self.together else len(amounts)
+        with connect(through) as store:
+            d = Domain(DOMAIN, store=store)
+            d.add(amounts)
+            before = proxy.requests
+            d.add(amounts)
+            assert proxy.requests == before + many
+            Domain(DOMAIN, store=store).add(amounts)
+            assert proxy.requests <= before + 3 * many
 
     # Many processes
 

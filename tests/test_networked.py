@@ -51,6 +51,7 @@ def read_only(server: Redis) -> Iterator[str]:
 class TestRedis(Networked):
     """Redis that syncs its log before it answers."""
 
+    together = True
     troubles: ClassVar[Any] = {"out of memory": out_of_memory, "read-only": read_only}
 
     @classmethod
@@ -72,6 +73,7 @@ def read_only_transactions(server: PostgreSQL) -> Iterator[str]:
 class TestPostgreSQL(Networked):
     """PostgreSQL that syncs its log before it answers."""
 
+    together = True
     troubles: ClassVar[Any] = {"read-only": read_only_transactions}
 
     @classmethod
