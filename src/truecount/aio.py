@@ -15,12 +15,11 @@ from truecount.awaiting import ask, carry_out, in_thread
 from truecount.bulk import add_all, check_amounts
 from truecount.change import Add, Change, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, attach, line_at
-from truecount.conclude import conclude
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored, Unchanged
 from truecount.errors import CounterNotFoundError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, Place, limit_of, opening
 from truecount.plans import look
-from truecount.record import Record
+from truecount.record import Record, make
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
 from truecount.unsettled import outcome_unknown
@@ -99,7 +98,8 @@ class AsyncCounter(Handle):
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """Add ``n`` to the true value, as `Counter.add` does."""
-        return await self._change(Add(check_amount(n), check_key(key)), timeout)
+        change = make(Add, (check_amount(n), None if key is None else check_key(key)))
+        return self._concluded(change, await self._outcome(change, timeout))
 
     async def subtract(
         self,
@@ -109,7 +109,8 @@ class AsyncCounter(Handle):
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """Subtract ``n`` from the true value, as `Counter.subtract` does."""
-        return await self._change(Add(-check_amount(n), check_key(key)), timeout)
+        change = Add(-check_amount(n), check_key(key))
+        return self._concluded(change, await self._outcome(change, timeout))
 
     async def set(
         self,
@@ -119,7 +120,8 @@ class AsyncCounter(Handle):
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """Make the value ``value``, as `Counter.set` does."""
-        return await self._change(Set(check_value(value, "the value"), check_key(key)), timeout)
+        change = Set(check_value(value, "the value"), check_key(key))
+        return self._concluded(change, await self._outcome(change, timeout))
 
     async def update(
         self,
@@ -179,11 +181,12 @@ class AsyncCounter(Handle):
         timeout: float | Configured | None = CONFIGURED,
     ) -> None:
         """Change the bounds, as `Counter.limit` does."""
-        await self._change(limit_of(minimum, maximum), timeout)
+        change = limit_of(minimum, maximum)
+        self._concluded(change, await self._outcome(change, timeout))
 
     async def delete(self, *, timeout: float | Configured | None = CONFIGURED) -> None:
         """Delete the counter, as `Counter.delete` does."""
-        await self._change(Delete(), timeout)
+        self._concluded(Delete(), await self._outcome(Delete(), timeout))
 
     __iadd__ = _refusing("+=")
     __isub__ = _refusing("-=")
@@ -231,12 +234,6 @@ class AsyncCounter(Handle):
             raise outcome_unknown(self._store, self._address, pending) from pending.cause
         self._see(began, view, line)
         return outcome
-
-    async def _change(self, change: Change, timeout: float | Configured | None) -> Receipt:
-        outcome = await self._outcome(change, timeout)
-        if type(outcome) is Receipt:
-            return outcome
-        return conclude(self._address, change, outcome)
 
 
 class AsyncDomain(Place):

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -31,6 +30,9 @@ from truecount.stores.base import Store
 __all__ = ["ask", "carry_out", "in_thread"]
 
 T = TypeVar("T")
+
+ALARMS: Final = 64
+"""How many different time-outs one loop keeps an alarm for while nobody waits."""
 
 THREADS: Final = 32
 """How many requests to one store may be on their way at once, from loops of this process."""
@@ -84,37 +86,48 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
         caller.leave(interruption)
         raise
     finally:
-        if caller.timer is not None:
-            caller.timer.cancel()
+        if caller.alarm is not None:
+            caller.alarm.forget(caller)
     if caller.failure is not None:
         raise caller.failure
-    return told(caller.ticket)
+    return told(caller)
 
 
-class _Caller:
+class _Caller(Ticket):
     """One who waits in an event loop for what becomes of a change."""
 
-    __slots__ = ("box", "end", "failure", "future", "job", "line", "store", "ticket", "timer")
+    __slots__ = ("alarm", "box", "end", "failure", "future", "job", "store")
 
     def __init__(self, line: Line, change: Change, store: Store, timeout: float | None) -> None:
+        super().__init__(line, change)
         loop = asyncio.get_running_loop()
-        self.box = _box(loop)
+        self.box = box = _box(loop)
         self.future: asyncio.Future[None] = loop.create_future()
-        self.line = line
         self.store = store
-        self.ticket = Ticket(line, change)
         self.failure: BaseException | None = None
         self.job: Future[None] | None = None
-        self.end = None if timeout is None else time.monotonic() + timeout
-        self.timer = None if timeout is None else loop.call_later(timeout, self.expire)
-        self.ticket.wake = self.wake
-        if _inside(partial(line.join, self.ticket)):
+        self.end: float | None = None
+        self.alarm: _Alarm | None = None
+        if timeout is not None:
+            self.end = time.monotonic() + timeout
+            self.alarm = box.alarms.get(timeout) or box.alarm(timeout)
+            self.alarm.callers[self] = None
+        thread = threading.get_ident()  # as `_inside` does, but faster
+        if thread in running:
+            refuse_nested()
+        try:
+            running.add(thread)
+            leads = line.join(self)
+        finally:
+            running.discard(thread)
+        if leads:
             self.lead()
 
+    entrances.add(__init__.__code__)
+
     def wake(self) -> None:
-        """There is something to do. Called under the line's lock, from any thread; never raises."""
-        ticket = self.ticket
-        if ticket.leads and ticket.decided is None and ticket.error is None:
+        """Have a thread lead, or the loop look."""
+        if self.leads and self.decided is None and self.error is None:
             self.lead()
         else:
             self.box.post(self)
@@ -128,44 +141,44 @@ class _Caller:
     def see_through(self) -> None:
         """Lead until the outcome of this caller's change is known, or its time is over."""
         try:
-            run(self.line.lead(self.ticket), self.store, _left(self.end))
+            run(self.line.lead(self), self.store, _left(self.end))
         except BaseException as error:
-            self.line.drop(self.ticket, error)
+            self.line.drop(self, error)
             self.failure = error
         self.box.post(self)
 
     def look(self) -> None:
         """Tell the one who waits, in its loop, if there is something to tell."""
-        ticket = self.ticket
-        told = ticket.decided is not None or ticket.error is not None or self.failure is not None
+        told = self.decided is not None or self.error is not None or self.failure is not None
         if told and not self.future.done():
             self.future.set_result(None)
 
     def expire(self) -> None:
         """The time is over. Who leads is told by the plan, unless it waits for a thread yet."""
         if self.job is None or self.job.cancel():
-            _inside(partial(self.line.expire, self.ticket))
+            _inside(self.line.expire, self)
             self.look()
 
     def leave(self, interruption: BaseException) -> None:
         """Go, interrupted. What was sent stays to be seen through."""
         if self.job is not None and not self.job.cancel():
-            if self.ticket.decided is None and self.ticket.error is None:
+            if self.decided is None and self.error is None:
                 note(interruption)
         elif isinstance(interruption, GeneratorExit):
             # A collector of garbage may come at any moment, even while this thread has the lock.
-            _pools(self.store).others.submit(self.line.drop, self.ticket, interruption)
+            _pools(self.store).others.submit(self.line.drop, self, interruption)
         else:
-            _inside(partial(self.line.drop, self.ticket, interruption))
+            _inside(self.line.drop, self, interruption)
 
 
 class _Box:
     """What a loop is to look at, posted by threads: they wake it once for all of it."""
 
-    __slots__ = ("called", "loop", "posted")
+    __slots__ = ("alarms", "called", "loop", "posted")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.alarms: dict[float, _Alarm] = {}
         self.posted: deque[_Caller] = deque()
         self.called = False  # to open the box; twice does no harm
 
@@ -183,6 +196,53 @@ class _Box:
         with suppress(IndexError):
             while True:
                 self.posted.popleft().look()
+
+    def alarm(self, timeout: float) -> _Alarm:
+        """A new alarm for those who wait ``timeout`` seconds at most."""
+        if len(self.alarms) >= ALARMS:
+            for idle in [each for each in self.alarms.values() if not each.callers]:
+                idle.stop()
+        self.alarms[timeout] = alarm = _Alarm(self, timeout)
+        return alarm
+
+
+class _Alarm:
+    """Tells callers whose time is over, all of whom wait equally long: first come, first over.
+
+    One timer of the loop serves them all, as a timer for each takes longer
+    than all the rest.
+    """
+
+    __slots__ = ("box", "callers", "timeout", "timer")
+
+    def __init__(self, box: _Box, timeout: float) -> None:
+        self.box = box
+        self.timeout = timeout
+        self.callers: dict[_Caller, None] = {}  # in the order of their coming
+        self.timer = box.loop.call_later(timeout, self.ring)
+
+    def forget(self, caller: _Caller) -> None:
+        """Let ``caller`` go, in time."""
+        self.callers.pop(caller, None)
+
+    def ring(self) -> None:
+        """Tell those whose time is over, and wait for the next; stop when there is none."""
+        loop = self.box.loop
+        now = time.monotonic()
+        while self.callers:
+            caller = next(iter(self.callers))
+            assert caller.end is not None
+            if caller.end > now:
+                self.timer = loop.call_later(caller.end - now, self.ring)
+                return
+            self.forget(caller)
+            loop.call_soon(caller.expire)
+        self.stop()
+
+    def stop(self) -> None:
+        """Make room for others."""
+        self.timer.cancel()
+        self.box.alarms.pop(self.timeout, None)
 
 
 _boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Box] = WeakKeyDictionary()
@@ -233,14 +293,14 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(end - time.monotonic(), 0.0)
 
 
-def _inside(call: Callable[[], Any]) -> Any:
-    """``call``, during which a signal handler is told that it comes at a bad moment."""
+def _inside(call: Callable[..., T], *arguments: Any) -> T:
+    """``call(*arguments)``, during which a signal handler is told that it comes at a bad moment."""
     thread = threading.get_ident()
     if thread in running:
         refuse_nested()
     running.add(thread)
     try:
-        return call()
+        return call(*arguments)
     finally:
         running.discard(thread)
 

@@ -73,7 +73,7 @@ class Pending(Exception):
 class Ticket:
     """A caller's place in the line."""
 
-    __slots__ = ("change", "decided", "error", "leads", "line", "wake")
+    __slots__ = ("change", "decided", "error", "leads", "line", "waker")
 
     def __init__(self, line: Line, change: Change) -> None:
         self.line = line
@@ -81,14 +81,22 @@ class Ticket:
         self.leads = False
         self.decided: Decided | None = None
         self.error: Exception | None = None
-        self.wake: Callable[[], object] | None = None
+        self.waker: Callable[[], object] | None = None
+
+    def wake(self) -> None:
+        """Have the one who waits look; whoever does not yet, will see it.
+
+        Under the line's lock: it never blocks, and never raises.
+        """
+        if self.waker is not None:
+            self.waker()
 
     def watch(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called when there is something to do; False when there is already."""
         with self.line.lock:
             if self.leads or self.decided is not None or self.error is not None:
                 return False
-            self.wake = wake
+            self.waker = wake
             return True
 
 
@@ -218,7 +226,7 @@ class Line:
 
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
-        if not self.terms.settles(change):
+        if self.leader is not None or self.crowd > 1 or not self.terms.settles(change):
             return None
         with self.lock:
             if self.leader is not None or self.crowd > 1:
@@ -313,7 +321,7 @@ class Line:
             for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
                 if ticket is not None:
                     ticket.decided = (outcome, answer.view)
-                    _wake(ticket)
+                    ticket.wake()
             self._land(flight)
             self._hand_over()
         return True
@@ -336,7 +344,7 @@ class Line:
                 else:
                     for other in others:
                         other.error = cause.copy()
-                        _wake(other)
+                        other.wake()
                 self._land(flight)
                 self._step_down(ticket)
 
@@ -375,7 +383,7 @@ class Line:
                 if ticket.decided is None and ticket.error is None:
                     self._call(ticket)
                     return
-                _wake(ticket)  # told already, by somebody who was struck before the call
+                ticket.wake()  # told already, by somebody who was struck before the call
             self._land(self.flight)  # nobody is left to see it through
         if self.waiting:
             self._call(self.waiting[0])
@@ -385,12 +393,12 @@ class Line:
     def _call(self, ticket: Ticket) -> None:
         self.leader = ticket
         ticket.leads = True
-        _wake(ticket)
+        ticket.wake()
 
     def _rouse(self) -> None:
         """Call the leader again: whoever did may have been struck in the middle of it."""
         if isinstance(self.leader, Ticket):
-            _wake(self.leader)
+            self.leader.wake()
 
 
 def may_tell(flight: Flight, answer: Answer) -> bool:
@@ -478,7 +486,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         if batch is None:  # as `submit`, but faster
             ticket = Ticket(line, change)
             gate = Gate()
-            ticket.wake = gate.open
+            ticket.waker = gate.open
             called = line.join(ticket) or gate.wait(timeout)
             if orphans:
                 raise orphaned()
@@ -596,9 +604,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def _wake(ticket: Ticket) -> None:
-    """Wake a caller who waits; whoever does not, will see it. Under the lock: it never blocks."""
-    if ticket.wake is not None:
-        ticket.wake()

@@ -9,7 +9,6 @@ from typing import Any, Final, Never, SupportsIndex, TypeVar
 from truecount.arguments import check_amount, check_count, check_key, check_value, integer
 from truecount.change import Add, Change, CompareAndSet, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, ask, attach, line_at
-from truecount.conclude import conclude
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored, Unchanged
 from truecount.drive import run
 from truecount.errors import BoundsError, InvalidTypeError
@@ -340,10 +339,7 @@ class Counter(Handle):
         return outcome
 
     def _change(self, change: Change, timeout: float | Configured | None) -> Receipt:
-        outcome = self._outcome(change, timeout)
-        if type(outcome) is Receipt:
-            return outcome
-        return conclude(self._address, change, outcome)
+        return self._concluded(change, self._outcome(change, timeout))
 
 
 def _is_too_long(operate: Callable[[Any, Any], Any], value: int, operand: int) -> bool:

@@ -27,4 +27,6 @@ class Gate:
         """Wait ``timeout`` seconds at most (None: no end); whether the gate was opened."""
         if timeout is None:
             return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        if not 0.0 <= timeout <= threading.TIMEOUT_MAX:
+            timeout = 0.0 if timeout < 0.0 else threading.TIMEOUT_MAX
+        return self._lock.acquire(True, timeout)

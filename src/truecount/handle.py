@@ -273,6 +273,12 @@ class Handle(InStore, Integer):
             raise not_found(self._address)
         return record
 
+    def _concluded(self, change: Change, outcome: Outcome) -> Receipt:
+        """The receipt of ``change``; raises what its refusal means."""
+        if type(outcome) is Receipt:
+            return outcome
+        return conclude(self._address, change, outcome)
+
     def _see(self, began: View, seen: View | None, line: Line) -> None:
         """Show ``seen``, which was looked up after ``began`` was shown.
 

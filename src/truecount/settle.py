@@ -229,7 +229,7 @@ def _apply(
             codes += MOVED
             outcomes.append(Refusal(MOVED, value, minimum, maximum))
             continue
-        after = change.result(value)
+        after = value + change.amount if type(change) is Add else change.result(value)
         if crosses(after, minimum, maximum):
             codes += OUTSIDE
             outcomes.append(Refusal(OUTSIDE, value, minimum, maximum))

@@ -78,7 +78,7 @@ def added(
     outcomes = []
     value = before
     for change in batch.changes:
-        after = change.result(value)
+        after = value + change.amount if type(change) is Add else change.result(value)
         outcomes.append(Receipt(after, value, revision, time))
         value = after
     view = make(View, (value, make(Stamp, (revision, writer, number)), time, minimum, maximum))
