@@ -47,6 +47,7 @@ from truecount.stores.etcd.service import (
     Operation,
     Service,
     Tls,
+    count,
     delete,
     fetch,
     holds,
@@ -139,7 +140,7 @@ class EtcdStore(Store):
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
-    ) -> bool | Record:
+    ) -> bool:
         if old is not None and not is_last(old):
             return False
         deadline = Deadline(timeout)
@@ -149,12 +150,13 @@ class EtcdStore(Store):
         try:
             if new.keys:
                 return self._replace_with_keys(address, condition, steps, new.keys, deadline)
-            outcome = self._service().transact([condition], steps, self._fetches(address), timeout)
+            # A refusal that brought the record would cost more than a read, and where
+            # several processes are at it, it is out of date before it is used.
+            return self._service().transact([condition], steps, [count(place)], timeout).succeeded
         except Ambiguous as error:
             if not isinstance(error.cause, StoreFullError):
                 raise
             return self._replaced_when_full(address, old, new, error, deadline)
-        return outcome.succeeded or self._record(address, outcome.found) or False
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))

@@ -9,17 +9,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import urllib3
-from urllib3 import exceptions
-
 from truecount.errors import (
-    StoreClosedError,
     StoreError,
     StoreFullError,
     StoreTimeoutError,
     StoreUnavailableError,
 )
 from truecount.stores.base import Ambiguous, Deadline, beforehand
+from truecount.stores.etcd.connections import Connections, UnreachedError
 
 __all__ = [
     "Found",
@@ -29,6 +26,7 @@ __all__ = [
     "Outcome",
     "Service",
     "Tls",
+    "count",
     "delete",
     "fetch",
     "holds",
@@ -37,12 +35,6 @@ __all__ = [
 
 SHORTEST: Final = 0.05
 """Seconds that an answer is waited for at least: a request that is made shall have a chance."""
-
-CONNECTIONS: Final = 64
-"""Connections to an endpoint that are kept open."""
-
-UNREACHED: Final = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
-"""Nothing was sent: there was no connection."""
 
 # gRPC's status codes
 _INVALID, _NOT_FOUND, _DENIED, _EXHAUSTED, _PRECONDITION, _RANGE = 3, 5, 7, 8, 9, 11
@@ -102,6 +94,11 @@ def fetch(start: str, end: str | None = None) -> Operation:
     return {"request_range": _interval(start, end)}
 
 
+def count(key: str) -> Operation:
+    """Tell only whether a key is there: the least that shows whose answer it is."""
+    return {"request_range": {"key": _coded(key), "count_only": True}}
+
+
 def put(key: str, value: str, lease: int | None = None) -> Operation:
     """Put ``value``, for as long as ``lease`` lives."""
     fields = {"key": _coded(key), "value": _coded(value)}
@@ -154,7 +151,7 @@ class Service:
         self._token: str | None = None
         self._read_timeout = read_timeout
         self._at = 0
-        self._pools = self._make(endpoints, tls)
+        self._ends = self._make(endpoints, tls)
 
     # Requests
 
@@ -197,32 +194,24 @@ class Service:
 
     def close(self) -> None:
         """Close the connections."""
-        for pool in self._pools:
-            pool.close()
+        for end in self._ends:
+            end.close()
 
     # Parts of them
 
-    def _make(
-        self, endpoints: Sequence[tuple[str, int]], tls: Tls | None
-    ) -> list[urllib3.HTTPConnectionPool]:
-        if tls is None:
-            return [
-                urllib3.HTTPConnectionPool(host, port, maxsize=CONNECTIONS)
-                for host, port in endpoints
-            ]
-        try:
-            context = ssl.create_default_context(cafile=tls.cacert)
-            if tls.cert is not None:
-                context.load_cert_chain(tls.cert, tls.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{self.shown} cannot be asked: the files of ?cacert=, ?cert= and ?key= cannot be "
-                f"used ({error})"
-            ) from error
-        return [
-            urllib3.HTTPSConnectionPool(host, port, maxsize=CONNECTIONS, ssl_context=context)
-            for host, port in endpoints
-        ]
+    def _make(self, endpoints: Sequence[tuple[str, int]], tls: Tls | None) -> list[Connections]:
+        context = None
+        if tls is not None:
+            try:
+                context = ssl.create_default_context(cafile=tls.cacert)
+                if tls.cert is not None:
+                    context.load_cert_chain(tls.cert, tls.key, password=_no_password)
+            except (OSError, ValueError) as error:
+                raise StoreError(
+                    f"{self.shown} cannot be asked: the files of ?cacert=, ?cert= and ?key= cannot "
+                    f"be used ({error})"
+                ) from error
+        return [Connections(host, port, context) for host, port in endpoints]
 
     def _ask(self, path: str, question: Operation, timeout: float | None) -> dict[str, Any]:
         """What etcd answers; a token that it has forgotten is renewed once."""
@@ -262,40 +251,28 @@ class Service:
             headers["Authorization"] = token
         first = self._at
         trouble: Exception | None = None
-        for turn in range(len(self._pools)):
+        for turn in range(len(self._ends)):
             if trouble is not None:
                 deadline.check()
-            at = (first + turn) % len(self._pools)
+            at = (first + turn) % len(self._ends)
             try:
                 with self._errors():
-                    response = self._pools[at].urlopen(
-                        "POST",
-                        path,
-                        body,
-                        headers,
-                        retries=False,  # they are what counts double; the plan has its own
-                        redirect=False,
-                        assert_same_host=False,
-                        timeout=self._span(deadline.left()),
-                    )
-                    if response.status != 200:
-                        raise self._refusal(response.status, response.data)
-                answer = self._understood(response.data)
-            except UNREACHED as error:
+                    reply = self._ends[at].post(path, body, headers, self._span(deadline.left()))
+                if reply.status != 200:
+                    raise self._refusal(*reply)
+                answer = self._understood(reply.data)
+            except UnreachedError as error:
                 trouble = error
                 continue
             except Ambiguous:
-                self._at = (at + 1) % len(self._pools)
+                self._at = (at + 1) % len(self._ends)
                 raise
             self._at = at
             return answer
         raise StoreUnavailableError(f"{self.shown} cannot be reached: {trouble}") from trouble
 
-    def _span(self, left: float | None) -> urllib3.Timeout:
-        span = self._read_timeout if left is None else min(self._read_timeout, left)
-        span = max(span, SHORTEST)
-        total = None if left is None else max(left, SHORTEST)
-        return urllib3.Timeout(connect=span, read=span, total=total)
+    def _span(self, left: float | None) -> float:
+        return max(self._read_timeout if left is None else min(self._read_timeout, left), SHORTEST)
 
     # What answers mean
 
@@ -317,21 +294,19 @@ class Service:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Sort what urllib3 raises: refused before acting, or ambiguous."""
+        """Sort what a connection raises: refused before acting, or ambiguous."""
         try:
             yield
-        except (*UNREACHED, StoreError, Ambiguous):
+        except (UnreachedError, StoreError):
             raise
-        except exceptions.ClosedPoolError as error:
-            raise StoreClosedError(f"{self.shown} was closed meanwhile") from error
-        except exceptions.SSLError as error:
+        except ssl.SSLError as error:
             if not _is_handshake(error):
                 raise self._broken(error) from error
             raise StoreError(
                 f"{self.shown} and this machine cannot agree on TLS: {error}. Look at the "
                 "certificates, and at ?cacert=, ?cert= and ?key= in the URL"
             ) from error
-        except exceptions.TimeoutError as error:
+        except TimeoutError as error:
             raise Ambiguous(StoreTimeoutError(f"{self.shown} did not answer in time")) from error
         except Exception as error:
             # Whatever is wrong with the connection now, the request may have been sent.
@@ -405,14 +380,6 @@ def _found(response: Any) -> list[Found]:
     ]
 
 
-def _is_handshake(error: exceptions.SSLError) -> bool:
+def _is_handshake(error: ssl.SSLError) -> bool:
     """Whether one side has refused the other before any request was read."""
-    cause: BaseException | None = error
-    while cause is not None:
-        reasons = [cause, *cause.args]
-        for reason in reasons:
-            text = getattr(reason, "reason", None)
-            if isinstance(reason, ssl.SSLError) and isinstance(text, str):
-                return any(word in text for word in _REFUSALS)
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(word in (error.reason or "") for word in _REFUSALS)
