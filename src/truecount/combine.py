@@ -45,9 +45,6 @@ __all__ = [
     "submit",
 ]
 
-IDLE: Final = 8
-"""How often a leader lets other threads go on in vain before it sends without them."""
-
 SENT: Final = "truecount: the change had been sent; whether it was applied is not known"
 """The note on an exception that interrupted a caller whose change was on its way."""
 
@@ -71,17 +68,22 @@ class Pending(Exception):
 
 
 class Ticket:
-    """A caller's place in the line."""
+    """A caller's place in the line.
 
-    __slots__ = ("change", "decided", "error", "leads", "line", "waker")
+    ``prompt``: its thread, once woken, is sure to go on, and wakes the one ``after`` it.
+    """
 
-    def __init__(self, line: Line, change: Change) -> None:
+    __slots__ = ("after", "change", "decided", "error", "leads", "line", "prompt", "waker")
+
+    def __init__(self, line: Line, change: Change, *, prompt: bool = False) -> None:
         self.line = line
         self.change = change
+        self.prompt = prompt
         self.leads = False
         self.decided: Decided | None = None
         self.error: Exception | None = None
         self.waker: Callable[[], object] | None = None
+        self.after: Ticket | None = None
 
     def wake(self) -> None:
         """Have the one who waits look; whoever does not yet, will see it.
@@ -90,6 +92,12 @@ class Ticket:
         """
         if self.waker is not None:
             self.waker()
+
+    def pass_on(self) -> None:
+        """Wake the next one, if that is left to this one; may be repeated."""
+        if self.after is not None:
+            self.after.wake()
+            self.after = None
 
     def watch(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called when there is something to do; False when there is already."""
@@ -130,8 +138,8 @@ class Line:
     """
 
     __slots__ = (
-        *("__weakref__", "address", "crowd", "flight", "known", "leader", "lock", "name"),
-        *("revision", "terms", "waiting"),
+        *("__weakref__", "address", "complete", "crowd", "flight", "known", "leader", "lock"),
+        *("name", "revision", "terms", "waiting"),
     )
 
     def __init__(self, address: Address, terms: Terms, revision: int = 0) -> None:
@@ -140,6 +148,7 @@ class Line:
         self.name = terms.writer.name
         self.revision = revision
         self.crowd = 1
+        self.complete: Callable[[], object] | None = None  # to be called when the crowd is there
         self.known: Record | None = None
         self.lock = threading.Lock()
         self.waiting: list[Ticket] = []  # small, as long as nobody does
@@ -157,10 +166,14 @@ class Line:
     def join(self, ticket: Ticket) -> bool:
         """Stand in line; True: lead."""
         with self.lock:
-            self.waiting.append(ticket)
+            waiting = self.waiting
+            waiting.append(ticket)
             if self.leader is None:
                 self.leader = ticket
                 ticket.leads = True
+            elif self.complete is not None and len(waiting) >= self.crowd:
+                self.complete()
+                self.complete = None
             return ticket.leads
 
     def lead(self, ticket: Ticket) -> Plan[None]:
@@ -189,12 +202,18 @@ class Line:
         Without that the first to return would go alone, and find the others in
         its place when it is back.
         """
-        idle = 0
-        there = len(self.waiting)
-        while self.flight is None and there < self.crowd and idle < IDLE:
-            yield Gather()
-            idle = 0 if len(self.waiting) > there else idle + 1
+        there = 0
+        while self.flight is None and there < len(self.waiting) < self.crowd:
             there = len(self.waiting)
+            yield Gather(self)
+
+    def watch(self, wake: Callable[[], object]) -> bool:
+        """Have ``wake`` called when as many stand here as a moment ago; False when they do."""
+        with self.lock:
+            if len(self.waiting) >= self.crowd:
+                return False
+            self.complete = wake
+            return True
 
     def expire(self, ticket: Ticket) -> None:
         """Leave because the time is over: unsent is definite, sent is unknown."""
@@ -277,6 +296,7 @@ class Line:
     def abandon(self, change: Change, ticket: Ticket | None, interruption: BaseException) -> None:
         """Leave, interrupted, wherever the caller with ``change`` stands; may be repeated."""
         if ticket is not None:
+            ticket.pass_on()
             self.drop(ticket, interruption)
         with self.lock:
             if self.leader is change:
@@ -318,10 +338,18 @@ class Line:
             self.known = record  # None: the engine has moved it on
             if answer.view is not None:
                 self.revision = answer.view.stamp.revision
+            view = answer.view
+            latest = None
             for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
-                if ticket is not None:
-                    ticket.decided = (outcome, answer.view)
+                if ticket is None:
+                    continue
+                ticket.decided = (outcome, view)
+                if latest is None or not ticket.prompt:
                     ticket.wake()
+                else:
+                    latest.after = ticket
+                if ticket.prompt:
+                    latest = ticket
             self._land(flight)
             self._hand_over()
         return True
@@ -462,6 +490,7 @@ def see_through(line: Line, ticket: Ticket) -> Plan[Decided]:
 
 def told(ticket: Ticket) -> Decided:
     """What ``ticket`` was told: returned, or raised."""
+    ticket.pass_on()
     if ticket.error is not None:
         raise ticket.error
     assert ticket.decided is not None
@@ -484,7 +513,8 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         began = time.monotonic()
         batch = line.pass_by(change)
         if batch is None:  # as `submit`, but faster
-            ticket = Ticket(line, change)
+            # A signal handler may hold up the main thread: nobody is left to wait for it.
+            ticket = Ticket(line, change, prompt=thread != threading.main_thread().ident)
             gate = Gate()
             ticket.waker = gate.open
             called = line.join(ticket) or gate.wait(timeout)

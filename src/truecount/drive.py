@@ -19,6 +19,9 @@ __all__ = ["entrances", "orphaned", "orphans", "refuse_nested", "run", "run_insi
 
 T = TypeVar("T")
 
+MOMENT: Final = 0.0003
+"""Seconds for which a leader waits for the next one who is about to come."""
+
 running: Final[set[int]] = set()
 """The threads that are inside a call."""
 
@@ -117,8 +120,10 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
                 raise Expired
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
-        case Gather():
-            time.sleep(0)
+        case Gather(ticket):
+            gate = Gate()
+            if ticket.watch(gate.open):
+                gate.wait(MOMENT)
         case Wait(ticket):
             gate = Gate()
             if ticket.watch(gate.open) and not gate.wait(left):

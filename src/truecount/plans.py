@@ -209,7 +209,9 @@ def _by_condition(
                 raise Unknown(sealed, None)  # it may land whenever the value comes back
         if may_look_again(sealed):
             sealed.batch = _looked(sealed.batch, record)
-        batch = sealed.batch._replace(fence=must_fence(sealed, ground))
+        batch = sealed.batch
+        if must_fence(sealed, ground):
+            batch = batch._replace(fence=True)
         new, answer = settle(record, batch, ground.clock(), ground.keep)
         if answer.verdict != DECIDED:
             raise Unknown(sealed, None)
@@ -238,7 +240,8 @@ def _by_condition(
 
 def _looked(batch: Batch, record: Record | None) -> Batch:
     """The batch, since ``record`` was seen."""
-    return batch._replace(since=0 if record is None else record.stamp.revision)
+    since = 0 if record is None else record.stamp.revision
+    return batch if since == batch.since else batch._replace(since=since)
 
 
 def answers(answer: Answer, batch: Batch) -> bool:

@@ -6,7 +6,7 @@ step                   what the driver does                       what it sends 
 ``Read``               a consistent read                          ``Record | None``
 ``Replace``            write if the store still holds ``old``     ``bool | Record``
 ``Settle``             let the engine settle the batch itself     ``Answer``
-``Gather``             let other threads go on                    None
+``Gather``             wait a moment for the ticket to be called  None
 ``Pause``              wait a little, longer each time            None
 ``Wait``               wait until the ticket is called            None
 =====================  =========================================  =====================
@@ -68,10 +68,6 @@ class Settle(NamedTuple):
     batch: Batch
 
 
-class Gather(NamedTuple):
-    """Let other threads go on, which may be about to join the line: None."""
-
-
 class Pause(NamedTuple):
     """Let some time pass before the next attempt: None."""
 
@@ -85,6 +81,12 @@ class Ticket(Protocol):
     def watch(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called, once or more, from any thread; False: no need to wait."""
         ...
+
+
+class Gather(NamedTuple):
+    """Wait until ``ticket`` calls, a moment at most, for threads that may be about to come: None."""
+
+    ticket: Ticket
 
 
 class Wait(NamedTuple):
