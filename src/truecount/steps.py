@@ -84,7 +84,7 @@ class Ticket(Protocol):
 
 
 class Gather(NamedTuple):
-    """Wait until ``ticket`` calls, a moment at most, for threads that may be about to come: None."""
+    """Wait a moment at most until ``ticket`` calls, for threads that may be about to come: None."""
 
     ticket: Ticket
 

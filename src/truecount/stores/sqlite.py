@@ -65,8 +65,8 @@ NAMES: Final = 500
 UNDECODABLE: Final = "decode"
 """What is in SQLite's words when a text is none."""
 
-LATEST: Final = 256
-"""Rows of which the latest writing is kept in mind."""
+LATEST: Final = 1024
+"""Rows of which the latest writing is kept in mind: as many as are changed at once."""
 
 EARLY: Final = frozenset(
     {
@@ -203,10 +203,13 @@ class SQLiteStore(Store):
 
     def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
         def work(sql: sqlite3.Connection) -> tuple[bool, list[Any]]:
-            found = _fetch_all(sql, [step.address for step in steps])
             now = moment.now()
+            answers = self._overwrite_all(sql, steps, now)
+            if answers is not None:
+                return True, answers
+            found = _fetch_all(sql, [step.address for step in steps])
             writes: list[Write] = []
-            answers: list[Any] = []
+            answers = []
             for step in steps:
                 try:
                     write, answer = self._decide(sql, step, found(step.address), now)
@@ -300,10 +303,8 @@ class SQLiteStore(Store):
             row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
         else:
             sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
-        if len(self._latest) >= LATEST:
-            self._latest.clear()
         kept = new._replace(keys=()) if new.keys else new
-        self._latest[address] = _Latest((row, *texts), kept)
+        self._remember({address: make(_Latest, ((row, *texts), kept))})
         if not new.keys:
             return
         # Expired keys make room for new ones, a few at a time.
@@ -321,14 +322,52 @@ class SQLiteStore(Store):
     def _write_all(self, sql: sqlite3.Connection, writes: Iterable[Write], now: int) -> None:
         """Write them, most in one statement."""
         updates = []
+        latest = {}
         for write in writes:
             address, row, new = write
-            if row is None or new.keys or address in self._latest:
+            if row is None or new.keys:
                 self._write(sql, write, now)
             else:
                 value, ledger = _texts(new)
                 updates.append((value, int(new.deleted), ledger, row))
+                latest[address] = make(_Latest, ((row, value, ledger), new))
         sql.executemany(_UPDATE, updates)
+        self._remember(latest)
+
+    def _overwrite_all(
+        self, sql: sqlite3.Connection, steps: Sequence[StoreStep], now: int
+    ) -> list[Any] | None:
+        """Settle them all in one statement, if every row is still what this process wrote.
+
+        None: one is not, or more is asked for; nothing was written.
+        """
+        updates = []
+        answers = []
+        written = {}
+        for step in steps:
+            latest = self._latest.get(step.address)
+            if latest is None or type(step) is not Settle or not may_foresee(step.batch):
+                return None
+            there, record = latest
+            new, answer = settle(record, step.batch, now, self.writers)
+            if new is None:
+                return None
+            value, ledger = _texts(new)
+            updates.append((value, ledger, *there))
+            answers.append(answer)
+            written[step.address] = make(_Latest, ((there[0], value, ledger), new))
+        if sql.executemany(_OVERWRITE, updates).rowcount != len(updates):
+            sql.execute("ROLLBACK")
+            sql.execute("BEGIN IMMEDIATE")
+            return None
+        self._remember(written)
+        return answers
+
+    def _remember(self, written: dict[Address, _Latest]) -> None:
+        """Keep in mind what is written. Where it is not, in the end, it is not found there."""
+        if len(self._latest) + len(written) > LATEST:
+            self._latest.clear()
+        self._latest.update(written)
 
     # Transactions
 
@@ -430,10 +469,7 @@ class SQLiteStore(Store):
         write, which takes a fresh look.
         """
         latest = self._latest.get(address)
-        first = batch.changes[0]
-        if latest is None or type(first) in ALONE or first.key is not None:
-            return None
-        if len(batch.changes) > 1 and batch.keys:
+        if latest is None or not may_foresee(batch):
             return None
         there, record = latest
         new, answer = settle(record, batch, moment.now(), self.writers)
@@ -510,6 +546,14 @@ class SQLiteStore(Store):
         self._local.connection = connection
         self._connections.add(connection)
         return connection
+
+
+def may_foresee(batch: Batch) -> bool:
+    """Whether what ``batch`` does can be told from the record alone, without receipts of keys."""
+    first = batch.changes[0]
+    if type(first) in ALONE or first.key is not None:
+        return False
+    return len(batch.changes) == 1 or not batch.keys
 
 
 class Write(NamedTuple):
