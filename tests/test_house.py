@@ -20,11 +20,12 @@ FLOORS = [
     {"truecount.defaults", "truecount.moment", "truecount.gate", "truecount.backoff"},
     {"truecount.process", "truecount.integer"},
     {"truecount.errors"},
-    {"truecount.record", "truecount.url"},
+    {"truecount.record", "truecount.url", "truecount.turn"},
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},
     {"truecount.steps"},
     {"truecount.stores.base"},
+    {"truecount.neighbours"},
     {"truecount.plans", "truecount.drive", "truecount.connect"},
     {"truecount.combine"},
     {"truecount.unsettled", "truecount.together"},
@@ -60,7 +61,7 @@ STORES_MAY_IMPORT = {
         "truecount.moment",
     ),
     *("truecount.process", "truecount.record", "truecount.settle", "truecount.sums"),
-    *("truecount.steps", "truecount.url"),
+    *("truecount.steps", "truecount.turn", "truecount.url"),
     "truecount.stores.base",
 }
 

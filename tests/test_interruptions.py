@@ -19,8 +19,7 @@ import pytest
 
 import truecount
 import workers
-from truecount import Counter, StoreError, StoreTimeoutError, combine
-from truecount.stores import turn
+from truecount import Counter, StoreError, StoreTimeoutError, combine, turn
 
 
 @pytest.mark.parametrize("scheme", ["memory", "sqlite"])

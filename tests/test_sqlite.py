@@ -22,9 +22,11 @@ import pytest
 import workers
 from helpers import missing
 from truecount import (
+    BoundsError,
     Counter,
     CounterNotFoundError,
     DamagedRecordError,
+    Domain,
     OutcomeUnknownError,
     Store,
     StoreError,
@@ -495,6 +497,41 @@ def test_limits_of_open_files_are_not_reached(path: Path) -> None:
     after = len(os.listdir("/proc/self/fd")) if before else 0
     assert c.refresh() == 50
     assert after <= before + 8 < soft
+
+
+@pytest.mark.parametrize("meanwhile", ["changed", "limited", "deleted", "damaged"])
+def test_many_at_once_see_what_others_wrote(path: Path, meanwhile: str) -> None:
+    """Domain.add writes over what it left there only where that is still there."""
+    with connect(f"sqlite:///{path}") as store, connect(f"sqlite:///{path}?timeout=9") as other:
+        d = Domain("mydomain", store=store)
+        names = [f"n{number}" for number in range(50)]
+        d.add(dict.fromkeys(names, 1))
+        theirs = Counter("mydomain", "n7", store=other)
+        if meanwhile == "changed":
+            theirs.add(100)
+        elif meanwhile == "limited":
+            theirs.limit(maximum=1)
+        elif meanwhile == "deleted":
+            theirs.delete()
+        else:
+            with sqlite3.connect(path) as sql:
+                sql.execute("UPDATE counters SET value = '5' WHERE name = 'n7'")
+            sql.close()
+        expected = dict.fromkeys(names, 2)
+        if meanwhile in ("limited", "damaged"):
+            error = BoundsError if meanwhile == "limited" else DamagedRecordError
+            with pytest.raises(error) as caught:
+                d.add(dict.fromkeys(names, 1))
+            assert set(caught.value.failures) == {"n7"}
+            del expected["n7"]
+            assert {
+                name: int(receipt) for name, receipt in caught.value.receipts.items()
+            } == expected
+        else:
+            expected["n7"] = 102 if meanwhile == "changed" else 1
+            assert {n: int(r) for n, r in d.add(dict.fromkeys(names, 1)).items()} == expected
+        again = d.add(dict.fromkeys([name for name in names if name != "n7"], 1))
+        assert {int(receipt) for receipt in again.values()} == {3}
 
 
 def test_the_unknown_is_an_error_of_its_own() -> None:

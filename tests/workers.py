@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from truecount import (
     BoundsError,
@@ -22,7 +23,8 @@ from truecount import (
     OutOfSyncError,
     connect,
 )
-from truecount.record import Address
+from truecount.record import Address, Record
+from truecount.testing.lossy import ComparingStore
 
 
 def add_often(url: str, times: int) -> list[int]:
@@ -272,3 +274,38 @@ if __name__ == "__main__":
     # As a program of its own, to be killed: python workers.py FUNCTION ARGUMENTS
     name, *arguments = sys.argv[1:]
     globals()[name](*(int(a) if a.isdigit() else a for a in arguments))
+
+
+class Effort(NamedTuple):
+    """What a process did on a store that compares and sets."""
+
+    adds: int
+    reads: int
+
+
+def compare_until(url: str, end: int, ready: Path, crowd: int) -> Effort:
+    """Add 1 until the counter is at ``end``, where the store only compares and sets, far away.
+
+    It begins when as many as the ``crowd`` have put a file into ``ready``.
+    """
+
+    class FarAway(ComparingStore):
+        reads = 0
+
+        def read(self, *args: Any, **options: Any) -> Record | None:
+            self.reads += 1
+            return super().read(*args, **options)
+
+        def replace(self, *args: Any, **options: Any) -> bool | Record:
+            time.sleep(0.002)
+            return super().replace(*args, **options)
+
+    store = FarAway(connect(url))
+    c = Counter("mydomain", "hot", store=store)
+    Path(ready, str(os.getpid())).touch()
+    while len(list(ready.iterdir())) < crowd:
+        time.sleep(0.001)
+    adds = 0
+    while c.add(1) < end:
+        adds += 1
+    return Effort(adds + 1, store.reads)

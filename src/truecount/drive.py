@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 from truecount import backoff
 from truecount.errors import CounterError
 from truecount.gate import Gate
-from truecount.steps import Expired, Gather, Pause, Plan, Step, Wait
+from truecount.neighbours import MyTurn
+from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Step, Wait
 from truecount.stores.base import Store
 
 __all__ = ["entrances", "orphaned", "orphans", "refuse_nested", "run", "run_inside", "running"]
@@ -93,12 +94,13 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
     deadline = None if timeout is None else time.monotonic() + timeout
     result: Any = None
     problem: BaseException | None = None
+    turn = MyTurn()
     try:
         while True:
             step = plan.send(result) if problem is None else plan.throw(problem)
             result = problem = None
             try:
-                result = _carry_out(step, store, deadline)
+                result = _carry_out(step, store, deadline, turn)
             except BaseException as error:
                 problem = error  # the plan knows what it means: it may leave callers behind
             if orphans:
@@ -110,9 +112,12 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
         if getattr(plan, "gi_frame", None) is not None and not orphans:
             plan.throw(error)  # struck between two steps; raises it again
         raise
+    finally:
+        if not orphans:  # else it is the parent's
+            turn.give()
 
 
-def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
+def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -> Any:
     left = None if deadline is None else deadline - time.monotonic()
     match step:
         case Pause(attempt, crowded):
@@ -120,6 +125,10 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
                 raise Expired
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
+        case Queue(address):
+            if left is not None and left <= 0:
+                raise Expired
+            return turn.take(store, address, left)
         case Gather(ticket):
             gate = Gate()
             if ticket.watch(gate.open):
@@ -129,5 +138,8 @@ def _carry_out(step: Step, store: Store, deadline: float | None) -> Any:
             if ticket.watch(gate.open) and not gate.wait(left):
                 raise Expired
         case _:
-            return store.carry_out(step, left)
+            answer = store.carry_out(step, left)
+            if type(step) is Replace:
+                turn.wrote = step.new if answer is True else None
+            return answer
     return None

@@ -28,7 +28,7 @@ from truecount.errors import (
 )
 from truecount.record import NOWHERE, WRITERS, Address, Record, Stamp
 from truecount.settle import settle
-from truecount.steps import Expired, Pause, Plan, Read, Replace, Settle
+from truecount.steps import Expired, Pause, Plan, Queue, Read, Replace, Settle
 from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = ["Ground", "Sealed", "Unknown", "commit", "look"]
@@ -126,7 +126,19 @@ def commit(
     """
     trouble: CounterError | None = None
     attempt = 0
+    rest: Queue | Pause | None = None if engine else Queue(address)
     while True:
+        if rest is not None:
+            try:
+                others: bool | Record | None = yield rest
+                if others:
+                    known = newer(others, known)
+            except Expired:
+                trouble = trouble or StoreTimeoutError("other writers were first, time after time")
+                if not is_definite(sealed):
+                    raise Unknown(sealed, trouble) from trouble
+                raise trouble from None
+            rest = None
         crowded = False
         try:
             if engine:
@@ -135,6 +147,7 @@ def commit(
                     return answer, None
                 if answer.verdict == BEYOND:
                     engine = False
+                    rest = Queue(address)
                     continue
             else:
                 decided = yield from _by_condition(address, sealed, ground, known)
@@ -148,14 +161,15 @@ def commit(
                 raise
             trouble = error
         known = None
-        try:
-            yield Pause(attempt, crowded)
-        except Expired:
-            trouble = trouble or StoreTimeoutError("other writers were first, time after time")
-            if not is_definite(sealed):
-                raise Unknown(sealed, trouble) from trouble
-            raise trouble from None
+        rest = Pause(attempt, crowded)
         attempt += 1
+
+
+def newer(left: bool | Record, known: Record | None) -> Record | None:
+    """What is known of a record where others had their turn, who may have ``left`` theirs."""
+    if not isinstance(left, Record):
+        return None
+    return left if known is None or left.stamp.revision > known.stamp.revision else None
 
 
 def is_definite(sealed: Sealed) -> bool:

@@ -8,12 +8,13 @@ step                   what the driver does                       what it sends 
 ``Settle``             let the engine settle the batch itself     ``Answer``
 ``Gather``             wait a moment for the ticket to be called  None
 ``Pause``              wait a little, longer each time            None
+``Queue``              wait for the turn to write, and keep it    ``bool | Record``
 ``Wait``               wait until the ticket is called            None
 =====================  =========================================  =====================
 
 Into ``Read``, ``Replace`` and ``Settle`` a driver throws a `CounterError` when
 the request was refused before it acted, and `Ambiguous` when nobody can tell.
-Into ``Pause`` and ``Wait`` it throws `Expired` when the caller's time is over.
+Into ``Pause``, ``Queue`` and ``Wait`` it throws `Expired` when the caller's time is over.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "Gather",
     "Pause",
     "Plan",
+    "Queue",
     "Read",
     "Replace",
     "Settle",
@@ -75,6 +77,16 @@ class Pause(NamedTuple):
     crowded: bool = False  # nothing is wrong but that others were first
 
 
+class Queue(NamedTuple):
+    """Wait until no other process of this machine writes there: whether any may have, meanwhile.
+
+    A record: the one that it says it has left there. The turn ends with the plan. It spares
+    attempts in vain, and no more: whoever does not have it may write all the same.
+    """
+
+    address: Address
+
+
 class Ticket(Protocol):
     """Somebody who waits to be called."""
 
@@ -98,7 +110,7 @@ class Wait(NamedTuple):
 StoreStep: TypeAlias = Read | Replace | Settle
 """What a store carries out."""
 
-Step: TypeAlias = StoreStep | Gather | Pause | Wait
+Step: TypeAlias = StoreStep | Gather | Pause | Queue | Wait
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Step, Any, T]

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from truecount import backoff
 from truecount.drive import orphaned, orphans
-from truecount.steps import Expired, Gather, Pause, Plan, StoreStep, Ticket, Wait
+from truecount.steps import Expired, Gather, Pause, Plan, Queue, StoreStep, Ticket, Wait
 from truecount.stores.base import Store
 
 __all__ = ["Together"]
@@ -71,6 +71,8 @@ class Together(Generic[T]):
             match step:
                 case Gather():
                     self._ready.append((at, None))  # the others of these go on
+                case Queue():
+                    self._ready.append((at, True))  # one thread has one turn at a time
                 case Pause(attempt, crowded):
                     rest = backoff.seconds(attempt, crowded=crowded)
                     self._resting.append((time.monotonic() + rest, at))

@@ -40,7 +40,7 @@ from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
 from truecount.stores.filesystem import network_filesystem
-from truecount.stores.turn import Place, Turn
+from truecount.turn import Place, Turn
 from truecount.url import StoreURL
 
 __all__ = ["SQLiteStore"]

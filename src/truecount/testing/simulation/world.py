@@ -13,7 +13,7 @@ from truecount.defaults import UNCHANGED
 from truecount.errors import CounterError, StoreFullError, StoreUnavailableError
 from truecount.plans import Ground, Sealed, Unknown, commit, look
 from truecount.process import Writer, here
-from truecount.steps import Expired, Gather, Pause, Plan, Replace, Settle, Step, Wait
+from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Settle, Step, Wait
 from truecount.stores.base import Ambiguous
 from truecount.testing.simulation.store import (
     ADDRESS,
@@ -277,7 +277,7 @@ class World:
                     self.waiting.append(task)
                     return
                 message = Message(task, None, None)
-            elif type(step) is Gather:
+            elif type(step) in (Gather, Queue):
                 message = Message(task, None, None)
             elif task.sealed is not None:
                 message = Message(task, step, task.sealed.batch, self.store.tick)
