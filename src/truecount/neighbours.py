@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from truecount.errors import DamagedRecordError, StoreError, StoreTimeoutError
@@ -56,7 +57,7 @@ class MyTurn:
         Returns whether others may have had it before: if so, the record that they left
         where that is known. Whatever happens, `give` has to follow.
         """
-        counter = _digest(repr((store.url, *address)).encode())
+        counter = _name(store.url, address)
         queue = None if store.home is not None else _queue_of(counter)  # else nobody else can write
         if self._queue is not None or queue is None or time.monotonic() < queue.shunned:
             return True
@@ -126,6 +127,12 @@ class _Queue:
 def _seal(counter: bytes, text: bytes) -> bytes:
     """What shows that ``text`` is whole, and about that counter."""
     return _digest(b"truecount 1" + counter + text)
+
+
+@lru_cache(1024)
+def _name(url: str, address: Address) -> bytes:
+    """What stands for a counter, of which the URL may hold a password."""
+    return _digest(repr((url, *address)).encode())
 
 
 def _digest(data: bytes) -> bytes:

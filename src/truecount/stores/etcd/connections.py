@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import ssl
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Final, NamedTuple
 
 from truecount.errors import StoreClosedError
@@ -37,7 +37,7 @@ class Connections:
         self._host = host.strip("[]")
         self._port = port
         self._context = context
-        self._idle: list[HTTPConnection] = []
+        self._idle: list[_Whole] = []
         self._closed = False
 
     def post(self, path: str, body: bytes, headers: dict[str, str], span: float) -> Reply:
@@ -71,7 +71,7 @@ class Connections:
             except IndexError:  # somebody else closes them too
                 return
 
-    def _take(self, span: float) -> HTTPConnection:
+    def _take(self, span: float) -> _Whole:
         """A connection that lives, as far as can be seen."""
         while self._idle:
             try:
@@ -94,18 +94,35 @@ class Connections:
             raise UnreachedError(f"no connection to {self.shown}: {error}") from error
         return connection
 
-    def _new(self, span: float) -> HTTPConnection:
+    def _new(self, span: float) -> _Whole:
+        connection: _Whole
         if self._context is None:
-            connection = HTTPConnection(self._host, self._port, timeout=span)
+            connection = _Whole(self._host, self._port, timeout=span)
         else:
-            connection = HTTPSConnection(
-                self._host, self._port, timeout=span, context=self._context
-            )
+            connection = _Secure(self._host, self._port, timeout=span, context=self._context)
         connection.auto_open = 0  # what is closed under a request stays closed
         return connection
 
 
-def _is_quiet(connection: HTTPConnection) -> bool:
+class _Whole(HTTPConnection):
+    """Sends the head of a request and its body at once, which the server reads faster."""
+
+    _unsent = b""
+
+    def send(self, data: bytes) -> None:  # type: ignore[override]  # ours are bytes only
+        self._unsent += data
+
+    def getresponse(self) -> HTTPResponse:
+        data, self._unsent = self._unsent, b""
+        super().send(data)
+        return super().getresponse()
+
+
+class _Secure(_Whole, HTTPSConnection):
+    """Over TLS."""
+
+
+def _is_quiet(connection: _Whole) -> bool:
     """Whether nothing has come in, which between requests could only be the end."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
