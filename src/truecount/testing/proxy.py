@@ -3,45 +3,38 @@
 It knows nothing of the protocol but that one side asks and the other answers.
 So the server really does what it is asked for, and the client really does not
 hear of it, or the client gives up, and its request really arrives later.
+
+What befalls which request is said beforehand (`Proxy.lose`, `Proxy.hold`), or
+drawn from a `truecount.testing.weather.Weather`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import collections
+import re
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
+
+from truecount.testing.connection import CUT, PATIENCE, SILENCE, Connection, Late, Loss, shut
+from truecount.testing.weather import Fate, Weather, anything
 
 __all__ = ["CUT", "SILENCE", "Proxy"]
 
-CUT: Final = b""
-"""Close the connection instead of answering."""
-
-SILENCE: Final = None
-"""Let the client wait until it gives up."""
-
-CHUNK: Final = 65536
-
-PATIENCE: Final = 10.0
-"""Seconds that a late request may take to be answered."""
-
-
-def _any(request: bytes) -> bool:
-    return True
+_COUNTED: Final = {CUT: "cut_after", SILENCE: "silence"}
 
 
 def _nothing() -> None:
     pass
 
 
-class _Loss(NamedTuple):
-    """What becomes of the next reply to a request that is ``meant``."""
-
-    meant: Callable[[bytes], bool]
-    instead: bytes | None
-    then: Callable[[], object]
+_BY_CHANCE: Final = {
+    "cut_after": Loss(anything, CUT, _nothing),
+    "silence": Loss(anything, SILENCE, _nothing),
+}
 
 
 class Proxy:
@@ -49,8 +42,10 @@ class Proxy:
 
     A context manager: its end closes every connection. ``requests`` counts what
     clients have asked and had answered by the server, ``lost`` how many of
-    these answers they did not get, ``held`` the requests that wait to be
-    delivered. ``watch`` is called with the bytes of each request, from any thread.
+    these answers they did not get, `held` the requests that wait to be
+    delivered, and `tally` what befell them, by kind. ``watch`` is called with
+    the bytes of each request, from any thread. ``weather`` decides what befalls
+    each request for which nothing was said; it may be set and changed at any time.
     """
 
     def __init__(
@@ -58,30 +53,63 @@ class Proxy:
         to_port: int,
         host: str = "127.0.0.1",
         watch: Callable[[bytes], object] = lambda request: None,
+        weather: Weather | None = None,
     ) -> None:
         self.requests = 0
         self.lost = 0
-        self._target = host, to_port
+        self.weather = weather
+        self.target = host, to_port
+        self.asking = threading.Event()  # whether requests pass
+        self.answering = threading.Event()  # whether replies do
         self._watch = watch
-        self._losses: deque[_Loss] = deque()
+        self._tally: collections.Counter[str] = collections.Counter()
+        self._losses: deque[Loss] = deque()
         self._holds: deque[Callable[[bytes], bool]] = deque()
-        self._late: list[_Late] = []
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
-        self._start(self._accept, self._listener)
+        self._late: dict[Late, None] = {}  # in the order in which they came
+        self._lock = threading.RLock()
+        self._open: set[Connection] = set()
+        self._threads: set[threading.Thread] = set()
+        self._spells: dict[str, threading.Timer] = {}
+        self._closed = False
+        self._seat = _bound(0)  # nobody else gets the port while connections are refused
+        self.port: int = self._seat.getsockname()[1]
+        self._listener: socket.socket | None = None
+        self.heal()
+        self.listen()
 
     @property
     def held(self) -> int:
         """How many requests wait to be delivered."""
-        return len(self._late)
+        with self._lock:
+            return sum(late.waits for late in self._late)
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many faults there were so far, by kind: those of `KINDS`, ``hold``, ``instead``.
+
+        What was held back counts as ``hold`` from the start, ``late`` when the
+        server has answered it.
+        """
+        with self._lock:
+            return dict(self._tally)
+
+    def behind(self, url: str) -> str:
+        """``url`` with this proxy in the place of the server.
+
+        Raises `ValueError` when it does not name the server's port.
+        """
+        server = re.compile(rf"(?<=[/@,])(\[[^]]*\]|[^/@,:]+):{self.target[1]}\b")
+        changed, count = server.subn(f"127.0.0.1:{self.port}", url, count=1)
+        if not count:
+            raise ValueError(f"{url!r} names no server at port {self.target[1]}")
+        return changed
+
+    # What is said beforehand
 
     def lose(
         self,
         count: int = 1,
-        when: Callable[[bytes], bool] = _any,
+        when: Callable[[bytes], bool] = anything,
         instead: bytes | None = CUT,
         then: Callable[[], object] = _nothing,
     ) -> None:
@@ -91,44 +119,91 @@ class Proxy:
         `CUT`, `SILENCE`, or other bytes; before that, ``then`` is called.
         """
         with self._lock:
-            self._losses.extend([_Loss(when, instead, then)] * count)
+            self._losses.extend([Loss(when, instead, then)] * count)
 
-    def hold(self, count: int = 1, when: Callable[[bytes], bool] = _any) -> None:
+    def hold(self, count: int = 1, when: Callable[[bytes], bool] = anything) -> None:
         """Hold the next ``count`` requests for which ``when`` is true back, until `release`."""
         with self._lock:
             self._holds.extend([when] * count)
 
     def release(self) -> int:
-        """Deliver what is held back, one after the other: how many the server has answered."""
+        """Deliver what is late, one after the other: how many the server has answered.
+
+        Those that `weather` made late too, and those that are on their way. It
+        waits 10 seconds at most; in a partition, in vain.
+        """
         with self._lock:
-            late, self._late = self._late, []
-        return sum(request.deliver() for request in late)
+            late = list(self._late)
+        deadline = time.monotonic() + PATIENCE
+        answered = 0
+        for request in late:
+            request.deliver()
+            answered += request.answered(max(deadline - time.monotonic(), 0.0))
+        return answered
+
+    # What befalls all
 
     def refuse(self) -> None:
         """Cut every connection, and have new ones refused, until `listen`."""
-        _shut(self._listener)
-        self._cut()
+        with self._lock:
+            self._end_spell("refuse")
+            self.count("refuse")
+            self._stop_listening()
+            self._cut()
 
     def listen(self) -> None:
         """Accept connections again, on the same port."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
-        self._start(self._accept, self._listener)
+        with self._lock:
+            self._end_spell("refuse")
+            if not self._closed and self._listener is None:
+                self._listener = _bound(self.port)
+                self._listener.listen(256)
+                self._start(self._accept, self._listener)
+
+    def partition(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Let nothing pass until `heal`; or no ``requests`` only, or no ``replies``.
+
+        Connections stay open, and new ones are accepted. What is sent meanwhile
+        arrives afterwards, even if the client is gone by then.
+        """
+        with self._lock:
+            self._end_spell("partition")
+            self.count("partition")
+            for way, barred in ((self.asking, requests), (self.answering, replies)):
+                if barred and not self._closed:
+                    way.clear()
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        with self._lock:
+            self._end_spell("partition")
+            self.asking.set()
+            self.answering.set()
 
     def mend(self) -> None:
-        """Lose and hold nothing more."""
+        """Good weather: lose and hold nothing more, let everything pass, accept connections.
+
+        What is late stays so until it is due, or until `release`.
+        """
         with self._lock:
             self._losses.clear()
             self._holds.clear()
+            self.weather = None
+            self.heal()
+            self.listen()
 
     def close(self) -> None:
         """Close all connections, and listen no more; what is held is never delivered."""
-        _shut(self._listener)
         with self._lock:
-            late, self._late = self._late, []
-        self._cut()
-        for request in late:
-            request.drop()
-        for thread in self._threads:
+            self._closed = True
+            self._end_spell("refuse")
+            self._stop_listening()
+            self._seat.close()
+            for late in self._late:
+                late.drop()
+            self._cut()
+            self.heal()
+        for thread in list(self._threads):
             thread.join()
 
     def __enter__(self) -> Self:
@@ -137,149 +212,136 @@ class Proxy:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # Threads: one listens, and two serve each connection
+    # What connections ask, and tell
 
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _cut(self) -> None:
-        with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            _shut(connection, close=False)
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(self._target)
-            except OSError:
-                client.close()
-                continue
-            for side in (client, server):
-                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            with self._lock:
-                self._open |= {client, server}
-            connection = _Connection(self, client, server)
-            self._start(connection.ask)
-            self._start(connection.answer)
-
-    def delay(self, request: bytes) -> _Late | None:
-        """When to deliver ``request``, or what has come of it so far; None: now."""
+    def holds(self, request: bytes) -> Late | None:
+        """When to deliver ``request``, if it was said to be held back."""
         with self._lock:
             if not self._holds or not self._holds[0](request):
                 return None
             self._holds.popleft()
-            late = _Late()
-            self._late.append(late)
-            return late
+            self.count("hold")
+            return self.later(None)
 
-    def fate(self, request: bytes) -> _Loss | None:
+    def draw(self, request: bytes) -> Fate | None:
+        """What befalls ``request`` by chance."""
+        weather = self.weather
+        return None if weather is None else weather.draw(request)
+
+    def later(self, seconds: float | None) -> Late:
+        """A request that is delivered after ``seconds``; None: by `release` only."""
+        late = Late(seconds)
+        with self._lock:
+            if self._closed:
+                late.drop()
+            self._late[late] = None
+        return late
+
+    def forget(self, late: Late) -> None:
+        """It is known what became of ``late``."""
+        with self._lock:
+            self._late.pop(late, None)
+
+    def loses(self, request: bytes, fate: Fate | None) -> Loss | None:
         """What becomes of the answer to ``request``, of which this is the first to know."""
         self._watch(request)
         with self._lock:
             self.requests += 1
-            if not self._losses or not self._losses[0].meant(request):
+            if self._losses and self._losses[0].meant(request):
+                loss = self._losses.popleft()
+            elif fate is not None and fate.kind in _BY_CHANCE:
+                loss = _BY_CHANCE[fate.kind]
+            else:
                 return None
             self.lost += 1
-            return self._losses.popleft()
+            self.count(_COUNTED.get(loss.instead, "instead"))
+            return loss
 
-    def forget(self, *connections: socket.socket) -> None:
-        """Close ``connections``."""
-        for connection in connections:
-            _shut(connection)
+    def count(self, kind: str) -> None:
+        """A fault of this ``kind`` has happened."""
         with self._lock:
-            self._open.difference_update(connections)
+            self._tally[kind] += 1
 
+    def refuse_for(self, seconds: float) -> None:
+        """`refuse` for a while, unless it does already."""
+        with self._lock:
+            if self._listener is not None:
+                self.refuse()
+                self._begin_spell("refuse", seconds, self.listen)
 
-class _Late:
-    """A request that is delivered when somebody says so."""
+    def partition_for(self, seconds: float) -> None:
+        """`partition` for a while, unless there is one already."""
+        with self._lock:
+            if self.asking.is_set() and self.answering.is_set():
+                self.partition()
+                self._begin_spell("partition", seconds, self.heal)
 
-    def __init__(self) -> None:
-        self._due = threading.Event()
-        self._answered = threading.Event()
-        self._dropped = False
+    def _begin_spell(self, kind: str, seconds: float, end: Callable[[], None]) -> None:
+        def over() -> None:
+            with self._lock:
+                if self._spells.get(kind) is spell:
+                    end()
 
-    def deliver(self) -> bool:
-        self._due.set()
-        return self._answered.wait(PATIENCE)
+        spell = self._spells[kind] = threading.Timer(seconds, over)
+        spell.daemon = True
+        spell.start()
 
-    def drop(self) -> None:
-        self._dropped = True
-        self._due.set()
-        self._answered.set()
+    def _end_spell(self, kind: str) -> None:
+        if (spell := self._spells.pop(kind, None)) is not None:
+            spell.cancel()
 
-    def wait(self) -> bool:
-        """Wait until it is due; False: it never will be."""
-        self._due.wait()
-        return not self._dropped
+    # Threads: one listens, and each connection has one, which starts another
 
-    def answered(self) -> None:
-        self._answered.set()
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        def run() -> None:
+            try:
+                target(*arguments)
+            finally:
+                self._threads.discard(thread)
 
-    def wait_for_answer(self) -> None:
-        self._answered.wait(PATIENCE)
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
-
-class _Connection:
-    """A client and the server, who speak in turn."""
-
-    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
-        self.proxy = proxy
-        self.client = client
-        self.server = server
-        self.request = bytearray()  # since the last answer began
-        self.loss: _Loss | None = None
-        self.late: _Late | None = None
-
-    def ask(self) -> None:
-        """Pass on what the client asks, now or later."""
-        try:
-            while data := self.client.recv(CHUNK):
-                self.request += data
-                late = self.proxy.delay(bytes(self.request))
-                if late is not None:
-                    self.late = late
-                    if not late.wait():
+    def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while self._listener is listener:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    time.sleep(0.01)  # shut down; or too many connections are open
+                    continue
+                with self._lock:
+                    if self._listener is not listener:
+                        client.close()
                         return
-                self.server.sendall(data)
-        except OSError:
-            pass
-        finally:
-            if self.late is not None:  # a client that is gone would have the server stop
-                self.late.wait_for_answer()
-            _shut(self.server, close=False)
+                    connection = Connection(self, client)
+                    self._open.add(connection)
+                self._start(self._serve, connection)
 
-    def answer(self) -> None:
-        """Pass on what the server answers, or not."""
+    def _serve(self, connection: Connection) -> None:
         try:
-            while data := self.server.recv(CHUNK):
-                if self.request:
-                    request = bytes(self.request)
-                    self.request.clear()
-                    self.loss = self.proxy.fate(request)
-                    if self.late is not None:
-                        self.late.answered()
-                    if self.loss is not None:
-                        self.loss.then()
-                if self.loss is None:
-                    self.client.sendall(data)
-                elif self.loss.instead is not SILENCE:
-                    self.client.sendall(self.loss.instead)
-                    return
-        except OSError:
-            pass
+            connection.serve()
         finally:
-            self.proxy.forget(self.client, self.server)
+            with self._lock:  # from now on nobody cuts it
+                self._open.discard(connection)
+                connection.close()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            shut(self._listener)
+            self._listener = None
+
+    def _cut(self) -> None:
+        for connection in self._open:
+            connection.cut()
 
 
-def _shut(connection: socket.socket, *, close: bool = True) -> None:
-    with contextlib.suppress(OSError):  # it was shut from the other side
-        connection.shutdown(socket.SHUT_RDWR)
-    if close:
-        connection.close()
+def _bound(port: int) -> socket.socket:
+    """A socket at ``port`` of 127.0.0.1, which others of ours may share."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+    if hasattr(socket, "SO_REUSEPORT"):  # Windows shares by the other
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+    bound.bind(("127.0.0.1", port))
+    return bound
