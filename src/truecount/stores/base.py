@@ -61,7 +61,7 @@ class Deadline:
     """When the time of one call is over, which may take several requests."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
+        self._timeout = None if timeout is None else max(timeout, 0.0)  # it may be over already
         self._began = time.monotonic()
 
     def left(self) -> float | None:

@@ -334,6 +334,24 @@ class StoreConformance:
             here = contract.read(step.address)
             assert (there and there.value) == (here and here.value)
 
+    @pytest.mark.parametrize("key", [False, True], ids=["plain", "keyed"])
+    def test_no_time_at_all(self, store: Store, key: bool) -> None:
+        """A caller who waits no time has its change sent, and answered if all is well."""
+        if key and not self.keys:
+            pytest.skip("the store keeps no idempotency keys here")
+        c = Counter("conformance", "counter", store=store)
+        applied = 0
+        for number in range(20):
+            try:
+                c.add(1, key=str(number) if key else None, timeout=0)
+            except PASSING:  # a server that is not always well
+                continue
+            except OutcomeUnknownError as unknown:
+                applied += not unknown.cancel()
+            else:
+                applied += 1
+        assert c.refresh() == applied > 0
+
     def test_a_closed_store_says_so(self, folder: Path) -> None:
         """After close(), every call raises StoreClosedError."""
         store = connect(self.url(folder))
