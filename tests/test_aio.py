@@ -32,7 +32,7 @@ from truecount import (
 from truecount.change import Add, Answer, Batch
 from truecount.combine import SENT
 from truecount.record import Address
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/counters.db"
 
 
-class SlowStore(LossyStore):
+class SlowStore(FaultyStore):
     """A store whose additions wait until they may go on."""
 
     def __init__(self, url: str) -> None:
@@ -129,7 +129,7 @@ def test_both_faces_have_the_same_methods() -> None:
 
 def test_a_thousand_tasks(url: str) -> None:
     """1,000 tasks add 10 times: 10,000 different numbers, in far fewer transactions."""
-    store = LossyStore(connect(url))
+    store = FaultyStore(connect(url))
 
     async def main() -> list[int]:
         c = await AsyncCounter.open("mydomain", "hot", store=store)
@@ -223,7 +223,7 @@ def test_cancelled_after_it_was_sent(url: str) -> None:
 
 def test_a_lost_reply(url: str) -> None:
     """Replies that are lost are asked after, in the loop too."""
-    store = LossyStore(connect(url))
+    store = FaultyStore(connect(url))
 
     async def main() -> int:
         c = await AsyncCounter.open("mydomain", "counter1", store=store)
@@ -236,7 +236,7 @@ def test_a_lost_reply(url: str) -> None:
 
 def test_unknown(url: str) -> None:
     """What cannot be known in time is unknown, and can be settled later."""
-    store = LossyStore(connect(url))
+    store = FaultyStore(connect(url))
 
     async def main() -> OutcomeUnknownError:
         c = await AsyncCounter.open("mydomain", "counter1", store=store)
@@ -448,7 +448,7 @@ def test_it_is_brought_in_when_asked_for() -> None:
 
 def test_a_refusal(url: str) -> None:
     """A definite error of the store is told to all whom it concerns, and to nobody else."""
-    store = LossyStore(connect(url))
+    store = FaultyStore(connect(url))
 
     async def main() -> None:
         c = await AsyncCounter.open("mydomain", "counter1", store=store)

@@ -20,7 +20,7 @@ from truecount import (
     StoreURLError,
     connect,
 )
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 
 class SoldOutError(Exception):
@@ -72,7 +72,7 @@ def test_adding_to_many_checks_first(store: Store) -> None:
 
 def test_a_creation_in_doubt_is_no_addition_in_doubt() -> None:
     """When it is unknown whether Domain.add created, it is known that it added nothing."""
-    lossy = LossyStore(connect("memory://doubt", timeout=0.2))
+    lossy = FaultyStore(connect("memory://doubt", timeout=0.2))
     lossy.lose_replies(1)
     lossy.go_down()
     with pytest.raises(StoreTimeoutError, match="nothing was added"):

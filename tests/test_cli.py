@@ -269,9 +269,9 @@ UNKNOWN = """
 import sys
 from truecount import connect
 from truecount.cli import commands
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
-store = LossyStore(connect(timeout=0.3))
+store = FaultyStore(connect(timeout=0.3))
 commands.connect = lambda *a, **k: store
 store.lose_replies(1000)
 sys.exit(commands.run(["add", "mydomain", "counter1"]))
@@ -281,9 +281,9 @@ INTERRUPTED = """
 import sys
 from truecount import connect
 from truecount.cli import commands
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
-class InterruptedStore(LossyStore):
+class InterruptedStore(FaultyStore):
     def settle(self, *arguments, **options):
         super().settle(*arguments, **options)
         raise KeyboardInterrupt
@@ -297,13 +297,13 @@ REFUSED_AND_INTERRUPTED = """
 import sys, time
 from truecount import StoreUnavailableError, connect
 from truecount.cli import commands
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 def interrupt(seconds):
     raise KeyboardInterrupt
 
 time.sleep = interrupt
-store = LossyStore(connect())
+store = FaultyStore(connect())
 for _ in range(9):
     store.refuse(StoreUnavailableError("not now"))
 commands.connect = lambda *a, **k: store

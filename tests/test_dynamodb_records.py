@@ -40,7 +40,7 @@ from truecount import (
 )
 from truecount.record import MOST
 from truecount.testing.conformance import in_threads
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 from truecount.testing.proxy import Proxy
 from truecount.testing.servers import Dynalite, Moto
 
@@ -426,7 +426,7 @@ def test_a_full_item(server: Moto | Dynalite, name: str) -> None:
     put(server.port, f"c#{name}", {**item, "pad": {"S": "x" * 403_500}})
     with pytest.raises(StoreFullError, match=f"'{name}'"):
         for _ in range(20):
-            Counter(DOMAIN, name, store=LossyStore(connect(server.store))).set(10**400)
+            Counter(DOMAIN, name, store=FaultyStore(connect(server.store))).set(10**400)
     value = c.refresh()
     assert value in (5, 10**400)
     assert Counter(DOMAIN, name, store=server.store) == value
@@ -655,7 +655,7 @@ def test_requests(server: Moto | Dynalite, name: str) -> None:
 def test_a_write_touches_little(moto: Moto, name: str) -> None:
     """Among 64 writers' lines, a write sends its own, and the one that makes room."""
     for _ in range(70):
-        Counter(DOMAIN, name, store=LossyStore(connect(moto.store))).add(1)
+        Counter(DOMAIN, name, store=FaultyStore(connect(moto.store))).add(1)
     sent: list[bytes] = []
     with Proxy(moto.port, watch=sent.append) as proxy, connect(through(proxy)) as store:
         c = Counter(DOMAIN, name, store=store)

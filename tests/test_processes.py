@@ -30,7 +30,7 @@ from truecount import (
     connect,
 )
 from truecount.process import here
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_a_fork_while_threads_add(url: str) -> None:
 def test_a_fork_in_a_signal_handler(url: str) -> None:
     """A child forked in the middle of its parent's call is told; the parent's call counts once."""
     c = Counter("mydomain", "hot", store=url)
-    lossy = LossyStore(c.store)
+    lossy = FaultyStore(c.store)
     counter = Counter("mydomain", "hot", store=lossy)
     children: list[int] = []
     original = lossy.store.settle
@@ -437,7 +437,7 @@ def test_a_password_is_not_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_unknown_outcome_is_settled_by_another_process(url: str) -> None:
     """The error travels, and exactly one application comes of however many retries."""
     store = connect(url)
-    lossy = LossyStore(store)
+    lossy = FaultyStore(store)
     c = Counter("mydomain", "hot", store=lossy)
     for applied in (True, False):
         before = c.refresh()

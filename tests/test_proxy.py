@@ -295,18 +295,35 @@ def test_chances_that_are_none(chances: Any) -> None:
         Weather(**chances)
 
 
-def test_behind(proxy: Proxy, server: LineServer) -> None:
-    """The proxy takes the server's place in a URL that names it, and in no other."""
-    for url in (
-        "redis://127.0.0.1:{}/3?timeout=1",
-        "etcd://10.0.0.1:1,[::1]:{},x:2",
-        "http://x:{}",
-    ):
-        behind = proxy.behind(url.format(server.port))
-        assert f"127.0.0.1:{proxy.port}" in behind
-        assert str(server.port) not in behind.replace(str(proxy.port), "")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:{}",
+        "redis://:secret@localhost:{}/3?timeout=1",
+        "etcd://127.0.0.1:{},127.0.0.1:2,x:3/prefix",
+        "simpledb+http://127.0.0.1:{}?read_timeout=0.2",
+    ],
+)
+def test_in_the_place_of_the_server(server: LineServer, url: str) -> None:
+    """A proxy takes the place of the server that a URL names, and nothing else changes in it."""
+    there = url.format(server.port)
+    with Proxy.before(there) as proxy:
+        assert proxy.behind(there) == url.replace("localhost", "127.0.0.1").format(proxy.port)
+        assert ask(proxy, b"hello") == "6 hello"
+        assert proxy.behind(f"etcd://[::1]:1,[::1]:{server.port}") == (
+            f"etcd://[::1]:1,127.0.0.1:{proxy.port}"
+        )
+        with pytest.raises(ValueError, match="no server at port"):
+            proxy.behind("redis://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://", "sqlite:////tmp/counters.db", "dynamodb://us-east-1/t"]
+)
+def test_no_server_to_stand_before(url: str) -> None:
+    """A URL that names no server with a port is refused."""
     with pytest.raises(ValueError, match="no server"):
-        proxy.behind("redis://127.0.0.1:1")
+        Proxy.before(url)
 
 
 def test_storms(server: LineServer) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from helpers import make_counter
 from truecount import Counter, connect
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 INTS = st.integers(-(2**70), 2**70) | st.integers(-5, 5)
 
@@ -222,7 +222,7 @@ def test_it_has_all_of_ints_names() -> None:
 
 def test_reading_never_writes() -> None:
     """None of all this sends a single write to the store."""
-    store = LossyStore(connect("memory://reading"))
+    store = FaultyStore(connect("memory://reading"))
     c = Counter("mydomain", "counter1", 5, store=store)
     writes = store.writes
     others = (1, 2.5, "x", [1], None, np.int64(3), fractions.Fraction(1, 3), decimal.Decimal(2))

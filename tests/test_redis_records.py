@@ -297,9 +297,9 @@ def test_the_record_stays_small(bare: Any, store: Store, name: str) -> None:
 
 def test_settled_within_64_writers(server: Redis, store: Store, name: str) -> None:
     """A change that is settled after 70 other writers' is unknown for ever, and not applied."""
-    from truecount.testing.lossy import LossyStore
+    from truecount.testing.faulty import FaultyStore
 
-    lossy = LossyStore(store)
+    lossy = FaultyStore(store)
     c = Counter(DOMAIN, name, store=lossy)
     lossy.lose_requests(1)
     lossy.go_down()

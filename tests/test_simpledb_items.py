@@ -23,7 +23,7 @@ from truecount import (
     connect,
 )
 from truecount.record import MOST
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 from truecount.testing.proxy import Proxy
 
 DOMAIN = "mydomain"
@@ -298,7 +298,7 @@ def test_an_item_stays_small(sdb: Any, url: str, item: str) -> None:
     """100 writers, 100 keys and 500 digits: under 256 pairs, none over 1,024 bytes."""
     with connect(url) as store:
         for number in range(100):
-            writer = LossyStore(store)
+            writer = FaultyStore(store)
             c = Counter(DOMAIN, item, -MOST, minimum=-MOST, maximum=MOST, store=writer)
             c.set((-1) ** number * (MOST - number), key=f"{number}" * 80)
     answer = sdb.get_attributes(DomainName=DOMAIN, ItemName=item, ConsistentRead=True)

@@ -16,7 +16,7 @@ from helpers import SPAWN
 from networked import CHANGES, INSTEAD, Networked
 from simpledb_server import serving
 from truecount import Counter, CounterNotFoundError, OutcomeUnknownError, connect
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 from truecount.testing.proxy import CUT, Proxy
 from truecount.testing.servers import SimpleDBLocal
 
@@ -154,7 +154,7 @@ def test_losses_with_interop(server: SimpleDBLocal, proxy: Proxy) -> None:
         lose(proxy, 3, CUT)
         c += 1
         assert c == 6
-        lossy = LossyStore(store)
+        lossy = FaultyStore(store)
         late = Counter("losses", "interop", store=lossy)
         lossy.lose_requests(1)
         with pytest.raises(OutcomeUnknownError) as caught:

@@ -28,10 +28,10 @@ from truecount.combine import SENT
 from truecount.record import Address
 from truecount.stores.base import Ambiguous
 from truecount.testing.conformance import in_threads
-from truecount.testing.lossy import ComparingStore, LossyStore
+from truecount.testing.faulty import ComparingStore, FaultyStore
 
 
-class SlowStore(LossyStore):
+class SlowStore(FaultyStore):
     """A store whose writes wait at a gate, and say which batches came."""
 
     def __init__(self) -> None:
@@ -368,7 +368,7 @@ def test_nothing_is_left_of_counters_that_are_gone() -> None:
     assert len(combine._lines[store].at) <= 1
 
 
-def spoil(lossy: LossyStore, dice: random.Random) -> None:
+def spoil(lossy: FaultyStore, dice: random.Random) -> None:
     """Have up to three of the next writes lost or refused."""
     for _ in range(dice.choice([0, 0, 1, 2, 3])):
         dice.choice(
@@ -386,7 +386,7 @@ def spoil(lossy: LossyStore, dice: random.Random) -> None:
 def test_the_short_way_is_as_exact_as_the_plan(seed: int) -> None:
     """Random losses and refusals on the first attempt and later ones: receipts tell the truth."""
     dice = random.Random(seed)
-    lossy = LossyStore(connect(f"memory://short{seed}"))
+    lossy = FaultyStore(connect(f"memory://short{seed}"))
     c = Counter("mydomain", "counter1", maximum=200, store=lossy)
     value = 0
     for _ in range(60):

@@ -27,6 +27,9 @@ __all__ = ["CUT", "SILENCE", "Proxy"]
 _COUNTED: Final = {CUT: "cut_after", SILENCE: "silence"}
 
 
+_SERVER: Final = re.compile(r"(?<=[/@,])(?P<host>\[[^]]*\]|[^/@,:?]+):(?P<port>[0-9]+)(?![^/,?])")
+
+
 def _nothing() -> None:
     pass
 
@@ -77,6 +80,17 @@ class Proxy:
         self.heal()
         self.listen()
 
+    @classmethod
+    def before(cls, url: str, weather: Weather | None = None) -> Self:
+        """A proxy before the (first) server that a store's ``url`` names, for `behind`.
+
+        Raises `ValueError` when it names none with a port.
+        """
+        server = _SERVER.search(url)
+        if server is None:
+            raise ValueError(f"{url!r} names no server with a port")
+        return cls(int(server["port"]), server["host"].strip("[]"), weather=weather)
+
     @property
     def held(self) -> int:
         """How many requests wait to be delivered."""
@@ -98,11 +112,10 @@ class Proxy:
 
         Raises `ValueError` when it does not name the server's port.
         """
-        server = re.compile(rf"(?<=[/@,])(\[[^]]*\]|[^/@,:]+):{self.target[1]}\b")
-        changed, count = server.subn(f"127.0.0.1:{self.port}", url, count=1)
-        if not count:
-            raise ValueError(f"{url!r} names no server at port {self.target[1]}")
-        return changed
+        for server in _SERVER.finditer(url):
+            if int(server["port"]) == self.target[1]:
+                return f"{url[: server.start()]}127.0.0.1:{self.port}{url[server.end() :]}"
+        raise ValueError(f"{url!r} names no server at port {self.target[1]}")
 
     # What is said beforehand
 

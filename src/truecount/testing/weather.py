@@ -71,8 +71,8 @@ class Weather:
 
     The first request meets the first fate of the seed, the second one the
     second: as the requests come in order, so do the faults. It may be asked
-    from any thread, and by several at once. Raises `ValueError` when the
-    chances are none.
+    from any thread, and by several at once. ``drawn`` counts the fates, by kind.
+    Raises `ValueError` when the chances are none.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Weather:
         self.seed = seed
         self.chances = {kind: chance for kind, chance in zip(KINDS, chances, strict=True) if chance}
         self.when = when
+        self.drawn = dict.fromkeys((FAIR, *self.chances), 0)
         self._spans = {"delay": delayed, "late": lateness, "refuse": spell, "partition": spell}
         self._dice = random.Random(seed)
         self._lock = threading.Lock()
@@ -113,7 +114,8 @@ class Weather:
         with self._lock:
             chance, length = self._dice.random(), self._dice.random()
             dice = random.Random(self._dice.getrandbits(64))
-        kind = self._kind(chance)
+            kind = self._kind(chance)
+            self.drawn[kind] += 1
         shortest, longest = self._spans.get(kind, (0.0, 0.0))
         return Fate(kind, shortest + (longest - shortest) * length, dice)
 

@@ -24,7 +24,7 @@ from truecount import Counter, connect
 from truecount.change import Answer, Batch
 from truecount.cli.demo.stage import TRANSCRIPT, Deviation, Interpreter, deaf, default_store
 from truecount.record import Address
-from truecount.testing.lossy import LossyStore
+from truecount.testing.faulty import FaultyStore
 
 __all__ = ["act"]
 
@@ -149,7 +149,7 @@ def _kill(console: Console, url: str) -> None:
         raise Deviation(f"100 added once made {counter}: {receipt!r}")
 
 
-class _SilentStore(LossyStore):
+class _SilentStore(FaultyStore):
     """A store that does what it is asked to, and never answers."""
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
