@@ -91,9 +91,11 @@ def test_every_call_is_written(tmp_path: Path) -> None:
 def test_a_view_goes_with_what_was_answered(tmp_path: Path) -> None:
     """A return says what the handle shows then, with its revision, its time and its bounds."""
     recorder = Recorder(tmp_path)
-    c = recorder.open("mydomain", "viewed", 3, store="memory://history", maximum=9)
-    receipt = c.add(1)
+    c = recorder.open("mydomain", "viewed", store="memory://history", maximum=9)
     (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["view"][1] == 0
+    c.add(3)
+    receipt = c.add(1)
     last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     revision, value, time, minimum, maximum = last["view"]
     assert (revision, value, minimum, maximum) == (receipt.revision, 4, None, 9)

@@ -279,7 +279,7 @@ class Call:
             line["done"] = done
         if view is not None:
             line["view"] = [*view, None, None, None]
-        self._end(line, counter or self._counter)
+        self._end(line, self._counter if counter is None else counter)  # one that is 0 is false
 
     def raised(self, error: BaseException, at: int | None = None) -> None:
         """Write what the call raised. Only a `CounterError` says what became of it."""
