@@ -346,6 +346,27 @@ def where(settings: Settings) -> None:
 
 
 @cli.command()
+@click.argument("history", nargs=-1, required=True, type=click.Path())
+def check(history: tuple[str, ...]) -> None:
+    """Judge what recorded callers were told.
+
+    HISTORY: files that truecount.testing.history has written, or folders of
+    them. Prints the verdict, and the first contradiction with the calls around
+    it. Exit status: 0 no contradiction, 1 one or more, 2 not a history.
+    """
+    from truecount.testing.checker import NotAHistoryError
+    from truecount.testing.checker import check as judge
+
+    try:
+        verdict = judge(history)
+    except NotAHistoryError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(str(verdict))
+    if verdict.contradictions:
+        raise click.exceptions.Exit(REFUSED)
+
+
+@cli.command()
 @click.option("--fast", is_flag=True, help="Do not pause for the reader.")
 def demo(fast: bool) -> None:
     """Show what a counter does, on a store of its own.

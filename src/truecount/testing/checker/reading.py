@@ -1,0 +1,261 @@
+"""From files to the lives of counters.
+
+A line is parsed once and becomes a tuple, so that ten million of them fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from truecount.testing.checker.life import (
+    ALONE,
+    FIXED,
+    TENTATIVE,
+    Bounds,
+    Call,
+    Life,
+    Row,
+    Sight,
+)
+from truecount.testing.history import FORMAT, HEADER, SUFFIX
+
+__all__ = ["History", "NotAHistoryError", "lines_of"]
+
+AT_ONCE: Final = 4000  # lines: parsed together they take half the time
+
+_make: Final = tuple.__new__
+
+RECEIPTS: Final = {"add", "set", "update"}
+
+
+class NotAHistoryError(Exception):
+    """A file that no recorder wrote, or not in a version that is known."""
+
+
+class History:
+    """All that the files say. ``lives`` are the counters', ``tally`` counts what was read."""
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self.files = list(_files(paths))
+        self.lives: dict[tuple[str, str], Life] = {}
+        self.tally: Tally[str] = Tally()
+        self._bounds: dict[Bounds, Bounds] = {}
+        self._processes: dict[str, int] = {}
+        settlings: list[Call] = []
+        for number, path in enumerate(self.files):
+            self._read(number, path, settlings)
+        for settling in settlings:
+            process, call = settling.asked["of"]
+            if process not in self._processes:
+                raise NotAHistoryError(f"the history of the process {process!r} is missing")
+            of = self._processes[process] << 40 | call
+            self._life(settling.asked["at"]).settlings.append((of, settling))
+        if not self.lives:
+            raise NotAHistoryError("there are no calls in it")
+
+    def _life(self, at: list[str]) -> Life:
+        life = self.lives.get((at[0], at[1]))
+        if life is None:
+            life = self.lives[at[0], at[1]] = Life(*at)
+        return life
+
+    def _read(self, number: int, path: Path, settlings: list[Call]) -> None:
+        lines = _parsed(path)
+        header = next(lines, None)
+        if header is None:
+            return  # killed before it wrote anything
+        if not isinstance(header, dict) or HEADER not in header:
+            raise NotAHistoryError(f"{path} is no history: it does not begin with a header")
+        if header[HEADER] != FORMAT:
+            raise NotAHistoryError(
+                f"{path} is of version {header[HEADER]!r}; this reads version {FORMAT}"
+            )
+        if header["process"] in self._processes:
+            raise NotAHistoryError(f"{path} is a second file of one process")
+        self._processes[header["process"]] = number
+        reader = _Reader(self, number, header.get("key_ttl"), settlings)
+        try:
+            reader.read(lines)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise NotAHistoryError(
+                f"{path} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+
+
+class _Reader:
+    """Reads the lines of one process."""
+
+    def __init__(
+        self, history: History, number: int, key_ttl: float | None, settlings: list[Call]
+    ) -> None:
+        self.history = history
+        self.base = number << 40
+        self.key_ttl = key_ttl
+        self.settlings = settlings
+        self.tries: dict[int, tuple[int, int]] = {}
+
+    def read(self, lines: Iterator[Any]) -> None:
+        begun: dict[int, dict[str, Any]] = {}
+        tally = self.history.tally
+        lives = self.history.lives
+        for line in lines:
+            if "ret" in line:
+                asked = begun.pop(line["ret"])
+                at = asked["at"]
+                life = lives.get((at[0], at[1])) or self._new(at)
+                self._ended(life, asked, line)
+            elif "call" in line:
+                begun[line["call"]] = line
+                tally[line["op"]] += 1
+            elif "try" in line:
+                self.tries[line["try"]] = line["expected"], line["new"]
+            else:
+                tally["notes"] += 1
+        for asked in begun.values():  # the process ended first
+            tally["without a return"] += 1
+            self._note(self._new(asked["at"]), asked, None)
+
+    def _new(self, at: list[str]) -> Life:
+        life = self.history._life(at)
+        life.key_ttl = self.key_ttl
+        return life
+
+    def _ended(self, life: Life, asked: dict[str, Any], came: dict[str, Any]) -> None:
+        op = asked["op"]
+        begin, end = asked["t"], came["t"]
+        if end < begin:
+            raise ValueError(f"call {asked['call']} ends before it begins")
+        call = self.base | asked["call"]
+        receipt = came.get("receipt")
+        view = came.get("view")
+        bounds: Bounds | None = None
+        if view is not None:
+            revision, value, time, minimum, maximum = view
+            if time is not None:
+                bounds = self.history._bounds.setdefault((minimum, maximum), (minimum, maximum))
+            if op in ("refresh", "open") and "error" not in came and "unknown" not in came:
+                sight = (revision, value, begin, end, time, bounds, call)
+                life.sights.append(_make(Sight, sight))
+                if op == "refresh":
+                    return
+            elif (
+                receipt is None
+                or receipt[2] != revision
+                or (receipt[1], receipt[3])
+                != (
+                    value,
+                    time,
+                )
+            ):
+                life.sights.append(_make(Sight, (revision, value, 0, end, time, bounds, call)))
+        if "error" in came or "unknown" in came or asked.get("key") is not None:
+            self._note(life, asked, came)
+            return
+        if receipt is not None and op in RECEIPTS and receipt[2] is not None:
+            before, after, revision, time, _ = receipt
+            known = None
+            if view is not None and view[0] == revision and view[2] is not None:
+                known = bounds
+            life.rows.append(
+                _make(Row, (revision, before, after, begin, end, time, known, call, FIXED))
+            )
+            if op == "add":
+                right = after - before == asked["n"]
+                if "create" in asked:
+                    self._note(life, asked, came)
+            elif op == "set":
+                right = after == asked["value"]
+            else:
+                right = self.tries.pop(asked["call"], None) in ((before, after), None)
+                life.updates.append((begin, end))
+            if not right:
+                life.contradict("the receipt is of another change", end, (call,), revision)
+            return
+        edge: tuple[int | None, int | None] | None = None
+        if op == "assign" or (op == "compare_and_set" and came["done"]):
+            edge = asked["expected"], asked["new"]
+        elif op == "reserve" and receipt is not None:
+            edge = receipt[0], receipt[1]
+            if receipt[1] - receipt[0] != asked["n"]:
+                life.contradict("as many numbers as were not asked for", end, (call,))
+        if edge is not None and view is not None:
+            row = (view[0], *edge, begin, end, view[2], None, call, TENTATIVE)
+            life.rows.append(_make(Row, row))
+            return
+        if op == "limit" and view is not None and bounds is not None:
+            asks = asked.get("minimum", bounds[0]), asked.get("maximum", bounds[1])
+            if asks == bounds:
+                revision, value = view[0], view[1]
+                row = (revision, value, value, begin, end, view[2], None, call, ALONE)
+                life.rows.append(_make(Row, row))
+                # What it asked for is one of the ways in which bounds may have changed.
+        self._note(life, asked, came)
+
+    def _note(self, life: Life, asked: dict[str, Any], came: dict[str, Any] | None) -> None:
+        number = asked["call"]
+        call = Call(self.base | number, asked["op"], asked["t"], asked)
+        call.tried = self.tries.pop(number, None)
+        if came is not None:
+            call.came = came
+            call.end = came["t"]
+            tally = self.history.tally
+            if "error" in came:
+                tally[came["error"]] += 1
+            elif "unknown" in came:
+                tally["unknown"] += 1
+        if "of" in asked:
+            self.settlings.append(call)
+        else:
+            life.calls.append(call)
+
+
+def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(path.glob(f"*{SUFFIX}"))
+            if not found:
+                raise NotAHistoryError(f"there is no history in {path}")
+            yield from found
+        elif path.exists():
+            yield path
+        else:
+            raise NotAHistoryError(f"there is no {path}")
+
+
+def _parsed(path: Path) -> Iterator[Any]:
+    """What stands in each line. A last one that was not written whole was never sent."""
+    with path.open("rb") as file:
+        while lines := list(islice(file, AT_ONCE)):
+            if not lines[-1].endswith(b"\n"):
+                lines.pop()
+            try:
+                yield from json.loads(b"[" + b",".join(lines) + b"]")
+            except ValueError as error:
+                raise NotAHistoryError(f"{path} cannot be read: {error}") from error
+
+
+def lines_of(files: list[Path], calls: Iterable[int]) -> dict[int, list[str]]:
+    """The lines of ``calls`` as they stand in the files."""
+    wanted: dict[int, set[int]] = {}
+    for call in calls:
+        if call >= 0:
+            wanted.setdefault(call >> 40, set()).add(call & ((1 << 40) - 1))
+    found: dict[int, list[str]] = {}
+    for file, numbers in wanted.items():
+        with files[file].open("rb") as lines:
+            for line in lines:
+                match = _NUMBER.search(line)
+                if match is not None and int(match[1]) in numbers:
+                    found.setdefault(file << 40 | int(match[1]), []).append(line.decode().strip())
+    return found
+
+
+_NUMBER: Final = re.compile(rb'"(?:call|ret|try)": *(\d+)')

@@ -1,0 +1,596 @@
+"""The checker: it convicts what cannot have been, and nothing that can."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.histories import CERTAIN, write_history
+
+from helpers import SPAWN
+from truecount import (
+    CounterError,
+    CounterNotFoundError,
+    Domain,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    connect,
+)
+from truecount.testing.checker import NotAHistoryError, Verdict, check
+from truecount.testing.history import FORMAT, HEADER, RecordedCounter, Recorder
+from truecount.testing.lossy import ComparingStore, LossyStore
+
+_folders = itertools.count()
+
+
+class Story:
+    """A history told line by line. Revisions are counted from 100."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, list[dict[str, Any]]] = {}
+        self.call("open", 1, 2, initial=0, create=False, error="CounterNotFoundError")
+        self.call("open", 3, 4, initial=0, create=True, view=(100, 0))
+
+    def call(self, op: str, begin: int, end: int | None, by: str = "a", **facts: Any) -> int:
+        """A call from ``begin`` to ``end``, None for one that did not return; its number."""
+        header = {HEADER: FORMAT, "process": by, "pid": 1, "key_ttl": None}
+        lines = self.files.setdefault(by, [header])
+        told = ["error", "unknown", "done"]
+        if "error" in facts and op not in ("open", "limit"):
+            told += ["actual", "value", "minimum", "maximum"]
+        came = {name: facts.pop(name) for name in told if name in facts}
+        if "receipt" in facts:
+            before, after, revision, *replayed = facts.pop("receipt")
+            time = None if revision is None else revision * 10
+            came["receipt"] = [before, after, revision, time, bool(replayed)]
+        if "view" in facts:
+            revision, value, *bounds = facts.pop("view")
+            came["view"] = [revision, value, revision * 10, *(bounds or (None, None))]
+        number = len(lines)
+        lines.append({"t": begin, "call": number, "op": op, "at": ["mydomain", "c"], **facts})
+        if end is not None:
+            lines.append({"t": end, "ret": number, **came})
+        return number
+
+    def check(self) -> Verdict:
+        """The verdict."""
+        folder = self.folder / f"story{next(_folders)}"
+        folder.mkdir()
+        for name, lines in self.files.items():
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        return check([folder])
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Story:
+    return Story(tmp_path)
+
+
+def convicts(story: Story, words: str) -> None:
+    """The story cannot be, and the first contradiction says so in ``words``."""
+    verdict = story.check()
+    assert verdict.contradictions, verdict
+    texts = [found.text for found in verdict.contradictions]
+    assert any(words in text for text in texts), texts
+    assert "the first, of 'c' in 'mydomain'" in str(verdict)
+    assert '"call"' in str(verdict)
+
+
+def clears(story: Story) -> None:
+    """The story can be."""
+    assert not story.check().contradictions, story.check()
+
+
+# Planted errors
+
+
+def test_double_count(story: Story) -> None:
+    """A change that was applied twice, and acknowledged once."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("add", 7, 8, n=3, receipt=(10, 13, 103))
+    convicts(story, "begin at 10, but revision 101 had left 5; 1 revisions between")
+
+
+def test_lost_update(story: Story) -> None:
+    """Two writers who read 0, and both wrote."""
+    story.call("add", 5, 8, n=5, receipt=(0, 5, 101))
+    story.call("add", 6, 9, by="b", n=3, receipt=(0, 3, 102))
+    convicts(story, "begin at 0, but revision 101 had left 5")
+
+
+def test_stale_read(story: Story) -> None:
+    """A look that does not see what was acknowledged before it began."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("refresh", 7, 8, by="b", view=(100, 0))
+    convicts(story, "revision 101 was known before a call began that saw revision 100")
+
+
+def test_read_of_the_future(story: Story) -> None:
+    """A look that sees what nobody had asked for yet."""
+    story.call("refresh", 5, 6, by="b", view=(101, 5))
+    story.call("add", 7, 8, n=5, receipt=(0, 5, 101))
+    convicts(story, "revision 101 was known before a call began that made revision 101")
+
+
+def test_stale_absence(story: Story) -> None:
+    """A counter that is told to be absent after it had been created again."""
+    story.call("delete", 5, 6)
+    story.call("open", 7, 8, initial=0, create=True, view=(102, 0))
+    clears(story)
+    story.call("refresh", 9, 10, by="b", error="CounterNotFoundError")
+    convicts(story, "there was a counter all the time")
+
+
+def test_resurrection(story: Story) -> None:
+    """A deleted counter that is there again, and nobody has created it."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("delete", 7, 8)
+    story.call("add", 9, 10, n=3, receipt=(5, 8, 103))
+    convicts(story, "the deletion that was acknowledged is nowhere")
+
+
+def test_reordered_pair(story: Story) -> None:
+    """A change that was applied before one that had ended when it began."""
+    story.call("add", 5, 6, n=5, receipt=(3, 8, 102))
+    story.call("add", 7, 8, n=3, receipt=(0, 3, 101))
+    convicts(story, "revision 102 was known before a call began that made revision 101")
+
+
+def test_bound_crossed(story: Story) -> None:
+    """A value outside the bounds that held."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("add", 7, 8, n=12, receipt=(0, 12, 102), view=(102, 12, None, 10))
+    convicts(story, "revision 102 left 12, outside the bounds none to 10")
+
+
+def test_bounds_that_nobody_set(story: Story) -> None:
+    """A bound that appears by itself."""
+    story.call("refresh", 5, 6, view=(101, 0, None, 10))
+    convicts(story, "the maximum became 10 by revision 101, which nobody had asked for")
+
+
+def test_repeated_number(story: Story) -> None:
+    """One number for two callers."""
+    story.call("add", 5, 8, n=1, receipt=(0, 1, 101))
+    story.call("add", 6, 9, by="b", n=1, receipt=(0, 1, 101))
+    convicts(story, "the number 1 was handed out twice")
+
+
+def test_repeated_block(story: Story) -> None:
+    """One block of numbers for two callers."""
+    story.call("reserve", 5, 8, n=3, receipt=(0, 3, None), view=(101, 3))
+    story.call("reserve", 6, 9, by="b", n=3, receipt=(0, 3, None), view=(101, 3))
+    convicts(story, "0 to 3 that was acknowledged is nowhere")
+
+
+REFUSALS: dict[str, Callable[[Story], object]] = {
+    "outside": lambda s: s.call("add", 7, 8, n=1, error="BoundsError", value=5),
+    "outside of others": lambda s: s.call(
+        "add", 7, 8, n=1, error="BoundsError", value=5, maximum=5
+    ),
+    "moved": lambda s: s.call(
+        *("assign", 7, 8), expected=5, new=9, error="OutOfSyncError", actual=0
+    ),
+    "not moved": lambda s: s.call(
+        *("assign", 7, 8), expected=5, new=9, error="OutOfSyncError", actual=5
+    ),
+    "false": lambda s: s.call("compare_and_set", 7, 8, expected=5, new=9, done=False),
+    "absent": lambda s: s.call("add", 7, 8, n=1, error="CounterNotFoundError"),
+    "reused": lambda s: s.call("add", 7, 8, n=1, key="k", error="KeyReusedError"),
+    "mismatch": lambda s: s.call("open", 7, 8, initial=0, create=True, error="BoundsMismatchError"),
+    "damaged": lambda s: s.call("refresh", 7, 8, error="DamagedRecordError"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_wrong_refusal(story: Story, refusal: str) -> None:
+    """A refusal that was right at no instant of its call."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    clears(story)
+    REFUSALS[refusal](story)
+    convicts(story, "Error: ")
+
+
+def test_refusals_that_were_right_for_a_moment(story: Story) -> None:
+    """The same refusals are right where the state was such while their calls went on."""
+    story.call("limit", 5, 6, maximum=5, view=(101, 0, None, 5))
+    story.call("add", 7, 20, n=5, receipt=(0, 5, 102))
+    story.call("add", 8, 9, by="b", n=1, error="BoundsError", value=5, maximum=5)
+    story.call("compare_and_set", 8, 9, by="c", expected=5, new=9, done=False)
+    story.call("assign", 8, 9, by="d", expected=0, new=9, error="OutOfSyncError", actual=5)
+    clears(story)
+
+
+def test_a_refused_change_that_was_applied(story: Story) -> None:
+    """What was refused is nowhere in the chain."""
+    story.call("add", 5, 6, n=5, error="StoreUnavailableError")
+    story.call("add", 7, 8, n=3, receipt=(5, 8, 102))
+    convicts(story, "begin at 5, but revision 100 had left 0")
+
+
+def test_replayed_batch_with_wrong_outcomes(story: Story) -> None:
+    """A batch of two; who asks again is told that the second was refused, and it was not."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    unknown = story.call("add", 5, 7, n=7, unknown="OutcomeUnknownError")
+    story.call("add", 8, 9, n=1, receipt=(12, 13, 102))
+    clears(story)
+    retry = {"of": ["a", unknown], "error": "BoundsError", "value": 5, "maximum": 5}
+    story.call("retry", 10, 11, by="b", **retry)
+    convicts(story, "begin at 12, but revision 101 had left 5")
+
+
+def test_a_retry_and_a_cancellation_that_disagree(story: Story) -> None:
+    """What was cancelled for good was not applied."""
+    unknown = story.call("add", 5, 7, n=7, unknown="OutcomeUnknownError")
+    story.call("retry", 8, 9, of=["a", unknown], receipt=(0, 7, 101))
+    clears(story)
+    story.call("cancel", 10, 11, of=["a", unknown], done=True)
+    convicts(story, "what is told to be applied was refused or cancelled for good")
+
+
+def test_a_key_applied_twice(story: Story) -> None:
+    """Two applications under one idempotency key."""
+    story.call("add", 5, 6, n=5, key="k", receipt=(0, 5, 101))
+    story.call("add", 7, 8, n=5, key="k", receipt=(0, 5, 101, "replayed"))
+    clears(story)
+    story.call("add", 9, 10, n=5, key="k", receipt=(5, 10, 102))
+    convicts(story, "the key 'k' was applied twice")
+
+
+def test_a_change_nobody_asked_for_under_a_key(story: Story) -> None:
+    """A repeat that is told of a first application which nobody had begun."""
+    story.call("add", 5, 6, n=5, key="k", receipt=(0, 5, 101, "replayed"))
+    convicts(story, "a receipt of the key 'k', which nobody had used")
+
+
+def test_a_repeat_of_what_its_caller_never_knew(story: Story) -> None:
+    """The first with a key was killed; who repeats it is told of its change."""
+    story.call("add", 5, None, n=5, key="k")
+    story.call("add", 7, 8, by="b", n=3, receipt=(5, 8, 102))
+    story.call("add", 9, 10, by="b", n=5, key="k", receipt=(0, 5, 101, "replayed"))
+    clears(story)
+
+
+def test_time_turned_back(story: Story) -> None:
+    """A revision with an earlier timestamp than the one before it."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("add", 7, 8, n=5, receipt=(5, 10, 102))
+    clears(story)
+    story.files["a"][-1]["receipt"][3] = 1
+    convicts(story, "revision 102 has an earlier timestamp than the one before it")
+
+
+def test_a_revision_that_is_nobodys(story: Story) -> None:
+    """A write in which nothing changed, and which nobody can have made."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 102))
+    story.call("add", 7, 8, n=5, receipt=(5, 10, 103))
+    convicts(story, "1 revisions up to 102 changed nothing, and are nobody's")
+
+
+def test_fences_and_bounds_are_somebodys(story: Story) -> None:
+    """Refusals that were written down, cancellations, changes of the bounds: links of the chain."""
+    story.call("limit", 5, 6, maximum=7, view=(101, 0, None, 7))
+    story.call("add", 7, 8, n=9, error="BoundsError", value=0, maximum=7)
+    story.call("add", 9, 10, n=5, receipt=(0, 5, 103))
+    unknown = story.call("add", 11, 12, n=1, unknown="OutcomeUnknownError")
+    story.call("cancel", 13, 14, of=["a", unknown], done=True)
+    story.call("limit", 15, 16, maximum=None, view=(105, 5))
+    clears(story)
+
+
+def test_unknown_changes_explain_once(story: Story) -> None:
+    """A change of unknown outcome explains a gap, but only one."""
+    story.call("add", 5, None, n=7)
+    story.call("add", 6, 8, by="b", n=3, receipt=(7, 10, 102))
+    clears(story)
+    story.call("add", 9, 10, by="b", n=3, receipt=(17, 20, 104))
+    convicts(story, "begin at 17, but revision 102 had left 10")
+
+
+def test_what_cannot_be_judged(story: Story) -> None:
+    """A gap in which too much may have been convicts nobody, and is counted."""
+    for number in range(12):
+        story.call("add", 5, None, by=f"killed{number}", n=3**number)
+    story.call("add", 6, 8, n=1, receipt=(sum(3**n for n in range(9)), 9842, 110))
+    verdict = story.check()
+    assert (verdict.contradictions, verdict.undecided) == ((), 1)
+    assert "1 gap with too much unknown to be judged" in str(verdict)
+
+
+def test_a_batch_whose_callers_were_told_little(story: Story) -> None:
+    """Changes of one revision are put in order, those without a receipt among them."""
+    story.call("add", 5, 20, n=1, receipt=(10, 11, 101))
+    story.call("assign", 5, 20, expected=0, new=10, view=(101, 27))
+    story.call("add", 5, 9, n=7, unknown="OutcomeUnknownError")
+    story.call("add", 5, 20, n=9, receipt=(18, 27, 101))
+    clears(story)
+    story.call("add", 21, 22, n=1, receipt=(26, 27, 102))
+    convicts(story, "begin at 26")
+
+
+def test_a_store_that_refuses_everything(tmp_path: Path) -> None:
+    """Refusals need a reason, each of them."""
+    recorder = Recorder(tmp_path)
+    for error in ("CounterNotFoundError", "BoundsError", "OutOfSyncError"):
+        import truecount
+
+        recorder.open("mydomain", error, store="memory://refused")
+        with (
+            pytest.raises(CounterError),
+            recorder.call("assign", "mydomain", error, expected=0, new=1),
+        ):
+            raise getattr(truecount, error)
+    assert len({found.name for found in check([tmp_path]).contradictions}) == 3
+
+
+# Clean runs
+
+
+def _make_trouble(store: LossyStore, seed: int) -> None:
+    """Say what becomes of some thousand writes."""
+    rng = random.Random(seed)
+    for _ in range(1000):
+        match rng.randrange(4):
+            case 0:
+                store.lose_replies(rng.randint(1, 3))
+            case 1:
+                store.lose_requests(rng.randint(1, 2))
+            case 2:
+                store.refuse(StoreUnavailableError("refused"))
+        store.serve(rng.randrange(8))
+
+
+def _act(recorder: Recorder, c: RecordedCounter, rng: random.Random, number: int) -> None:
+    """One thing that a client does."""
+    amount = rng.randint(-(10**12), 10**12)
+    quick = rng.choice([0.003, 0.05, 1])
+    match rng.randrange(14):
+        case 0 | 1 | 2:
+            c.add(amount, timeout=quick)
+        case 3:
+            c.add(amount, key=f"own{amount}", timeout=quick)
+        case 4:
+            shared = rng.randrange(5)
+            c.add(shared * 17 + 1, key=f"shared{shared}", timeout=quick)
+        case 5:
+            c += amount
+        case 6:
+            c.update(lambda value: value + amount, timeout=quick)
+        case 7:
+            c.compare_and_set(c.value, amount, timeout=quick)
+        case 8:
+            c.reserve(abs(amount) + 1, timeout=quick)
+        case 9:
+            bound = rng.choice([None, 10**13, 10**14])
+            c.limit(maximum=bound, timeout=quick)
+        case 10:
+            c.refresh(timeout=quick)
+        case 11:
+            domain = Domain(c.counter.domain, store=c.counter.store)
+            recorder.add(domain, {c.counter.name: abs(amount)}, timeout=quick)
+        case 12 if number % 3 == 0:
+            c.delete(timeout=quick)
+        case _:
+            c.receipt(f"shared{rng.randrange(5)}", timeout=quick)
+
+
+def _client(recorder: Recorder, store: LossyStore, seed: int, calls: int) -> None:
+    """A client with a handle of its own, which settles what it does not know."""
+    rng = random.Random(seed)
+    unknown: list[OutcomeUnknownError] = []
+    c: RecordedCounter | None = None
+    for number in range(calls):
+        try:
+            if c is None:
+                c = recorder.open("mydomain", "c", store=store, timeout=1)
+            if unknown and rng.random() < 0.2:
+                settle = rng.choice([recorder.retry, recorder.cancel])
+                settle(unknown.pop(), timeout=1)
+            else:
+                _act(recorder, c, rng, number)
+        except OutcomeUnknownError as error:
+            unknown.append(error)
+        except CounterNotFoundError:
+            c = None
+        except CounterError:
+            pass
+
+
+def _process(recorder: Recorder, url: str, seed: int, threads: int, calls: int) -> None:
+    """A process of several clients, whose store loses what it is sent."""
+    kind = ComparingStore if seed % 2 else LossyStore
+    store = kind(connect(url))
+    _make_trouble(store, seed)
+    clients = [
+        threading.Thread(target=_client, args=(recorder, store, seed * 100 + n, calls))
+        for n in range(threads)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+
+
+def _absent(recorder: Recorder, url: str) -> None:
+    with pytest.raises(CounterNotFoundError):
+        recorder.open("mydomain", "c", store=url, create=False)
+
+
+def _look_once_more(recorder: Recorder, url: str) -> None:
+    with contextlib.suppress(CounterNotFoundError):
+        recorder.open("mydomain", "c", store=url, create=False).refresh()
+
+
+def test_threads_in_memory(tmp_path: Path) -> None:
+    """Threads that share a line, replies lost: no contradiction."""
+    recorder = Recorder(tmp_path)
+    url = "memory://checked"
+    with connect(url):
+        _absent(recorder, url)
+        for seed in (2, 4):
+            _process(recorder, url, seed, threads=4, calls=250)
+        _look_once_more(recorder, url)
+    verdict = check([tmp_path])
+    assert not verdict.contradictions, verdict
+    assert verdict.counts["unknown"] > 10, verdict
+
+
+def test_processes_on_sqlite(tmp_path: Path) -> None:
+    """Processes of threads, replies lost, and one killed in the middle: no contradiction."""
+    recorder = Recorder(tmp_path / "history")
+    url = f"sqlite:///{tmp_path}/counters.db"
+    _absent(recorder, url)
+    workers = [
+        SPAWN.Process(target=_process, args=(recorder, url, seed, 2, 100)) for seed in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    (tmp_path / "history").mkdir(exist_ok=True)
+    while sum(1 for _ in (tmp_path / "history").iterdir()) < 4:
+        workers[0].join(0.01)
+    workers[0].join(0.2)
+    if workers[0].pid is not None and workers[0].is_alive():
+        os.kill(workers[0].pid, signal.SIGKILL)
+    for worker in workers:
+        worker.join()
+    _look_once_more(recorder, url)
+    verdict = check([tmp_path / "history"])
+    assert not verdict.contradictions, verdict
+    assert verdict.processes > 3
+
+
+# Generated histories
+
+
+def test_legal_histories_pass(tmp_path: Path) -> None:
+    """Whatever the model of a counter does, and its clients are told, is no contradiction."""
+    for seed in range(200):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_history(folder, 400, seed=seed)
+        verdict = check([folder])
+        assert not verdict.contradictions, (seed, str(verdict))
+
+
+def _mutate(lines: list[dict[str, Any]], rng: random.Random) -> str:
+    """Change one fact of a history; which it was."""
+    returns = [line for line in lines if "ret" in line]
+    rng.shuffle(returns)
+    kind = rng.choice(["receipt", "revision", "view", "refused", "false", "time"])
+    calls = {line["call"]: line for line in lines if "call" in line}
+    for line in returns:
+        asked = calls[line["ret"]]
+        plain = "key" not in asked and asked["op"] in ("add", "set")
+        match kind:
+            case "receipt" if plain and "receipt" in line:
+                line["receipt"][0] += 3
+                line["receipt"][1] += 0 if asked["op"] == "set" else 3
+            case "revision" if plain and "receipt" in line:
+                line["receipt"][2] += rng.choice([-1000, 1000])
+                line.pop("view", None)
+            case "view" if asked["op"] == "refresh" and "view" in line:
+                line["view"][1] += 3
+            case "refused" if plain and "receipt" in line:
+                line.pop("receipt")
+                line["error"] = "StoreTimeoutError"
+                line.pop("view", None)
+            case "false" if line.get("done") is True and asked["op"] == "compare_and_set":
+                line["done"] = False
+            case "time" if plain and "receipt" in line:
+                line["receipt"][3] -= 10**12
+            case _:
+                continue
+        return kind
+    return ""
+
+
+def test_a_changed_fact_convicts(tmp_path: Path) -> None:
+    """A legal history in which one fact is another one is a contradiction."""
+    changed = set()
+    for seed in range(200):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        rng = random.Random(seed)
+        write_history(folder, 300, seed=seed, counters=1, mix=CERTAIN)
+        path = rng.choice(sorted(folder.iterdir()))
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if kind := _mutate(lines, rng):
+            changed.add(kind)
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            path.write_text(text, encoding="utf-8")
+            assert check([folder]).contradictions, (seed, kind)
+    assert len(changed) == 6
+
+
+# Files
+
+
+def test_what_is_no_history(tmp_path: Path) -> None:
+    """Files that no recorder wrote are refused, and say why."""
+    for text, words in (
+        ("hello\n", "cannot be read"),
+        ("[1]\n", "does not begin with a header"),
+        (f'{{"{HEADER}": 99, "process": "a"}}\n', "version 99"),
+        (f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n', "no calls"),
+        (f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n{{"t": 1, "ret": 5}}\n', "KeyError"),
+    ):
+        path = tmp_path / "a.jsonl"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(NotAHistoryError, match=words):
+            check([path])
+    with pytest.raises(NotAHistoryError, match="there is no"):
+        check([tmp_path / "nothing"])
+    path.unlink()
+    with pytest.raises(NotAHistoryError, match="no history in"):
+        check([tmp_path])
+
+
+def test_a_line_that_was_not_written_whole(story: Story) -> None:
+    """What was torn at the end was never sent: the rest is judged."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.check()
+    (path,) = sorted(story.folder.glob("story*/*.jsonl"))
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"t":9,"call":7,"op":"a')
+    assert not check([path]).contradictions
+
+
+@pytest.mark.parametrize(("receipt", "status"), [((0, 5, 101), 0), ((1, 6, 101), 1)])
+def test_the_command(story: Story, receipt: tuple[int, int, int], status: int) -> None:
+    """``truecount check`` prints the verdict, and its status says which it is."""
+    story.call("add", 5, 6, n=5, receipt=receipt)
+    story.check()
+    (folder,) = story.folder.glob("story*")
+    done = subprocess.run(
+        [sys.executable, "-m", "truecount", "check", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done
+    assert done.stdout.startswith("no contradiction" if status == 0 else "1 contradiction")
+
+
+def test_the_command_without_a_history(tmp_path: Path) -> None:
+    """What is no history is a wrong usage."""
+    done = subprocess.run(
+        [sys.executable, "-m", "truecount", "check", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no history in" in done.stderr
