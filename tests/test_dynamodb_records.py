@@ -501,6 +501,26 @@ def test_a_read_is_repeated(moto: Moto, name: str, what: str) -> None:
         assert (proxy.lost, proxy.requests) == (2, 3)
 
 
+HEAD = b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: 1\r\nContent-Le"
+CUTS = {
+    "head": HEAD,
+    "length": HEAD + b"ngth: 50",
+    "body": HEAD + b'ngth: 500\r\n\r\n{"Item": {',
+    "end of the body": HEAD + b"ngth: 500\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_an_answer_that_is_cut_off(moto: Moto, name: str, where: str) -> None:
+    """An answer of which only the beginning arrives does not say that there is no counter."""
+    Counter(DOMAIN, name, 5, store=moto.store)
+    with Proxy(moto.port) as proxy, connect(through(proxy)) as store:
+        c = Counter(DOMAIN, name, store=store)
+        proxy.lose(1, is_read, CUTS[where])
+        assert c.refresh() == 5
+        assert proxy.lost == 1
+
+
 NOT_THESE = {
     "nothing": page("200 OK", b"{}", b"x-amzn-RequestId: 1\r\n"),
     "nulls": page("200 OK", b'{"Responses": [null, null]}', b"x-amzn-RequestId: 1\r\n"),

@@ -202,7 +202,9 @@ class Service(ABC):
             parameter_validation=False,
         )
         try:
-            return self._make(config)
+            client = self._make(config)
+            client.meta.events.register("before-parse", check_length)
+            return client
         except CounterError:
             raise
         except (BotoCoreError, OSError, ValueError, AttributeError) as error:
@@ -215,6 +217,17 @@ def _is_unreached_proxy(error: Exception) -> bool:
         return False
     origin = getattr(error.kwargs.get("error"), "original_error", None)
     return isinstance(origin, (NewConnectionError, ConnectTimeoutError))
+
+
+def check_length(response_dict: dict[str, Any], **_: Any) -> None:
+    """Raise `ValueError` for an answer that was cut off.
+
+    To botocore it is an empty one, or one without the items that were asked for.
+    """
+    headers = response_dict["headers"]
+    length = headers.get("content-length", "" if "transfer-encoding" in headers else "missing")
+    if length and length != str(len(response_dict["body"])):
+        raise ValueError("the answer was cut off")
 
 
 def genuine(answer: Any) -> Any:
