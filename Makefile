@@ -14,18 +14,15 @@ define install
 	    { echo 'pip could not install what truecount needs: is there a network?' >&2; exit 1; }
 endef
 
-.PHONY: demo test lint bench soak clean
+.PHONY: demo test lint bench soak servers clean
 
 demo: $(VENV)/has-demo
 	@$(BIN)/python -m truecount demo
 
 # What lacks a server or a compiler skips its tests, with a loud line; in CI it fails.
-test: $(VENV)/has-dev
+test: $(VENV)/has-dev servers
 	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev || true
-	@tools/need 'command -v redis-server && command -v redis-cli' redis-server || true
-	@tools/need 'ls /usr/lib/postgresql/*/bin/postgres' postgresql || true
 	@tools/need 'test -x /usr/sbin/pgbouncer || command -v pgbouncer' pgbouncer || true
-	@tools/need 'command -v etcd' etcd-server || true
 	@tools/need 'test -e /usr/share/java/zookeeper.jar && command -v java' zookeeper default-jre-headless || true
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
@@ -41,8 +38,16 @@ bench: $(VENV)/has-bench
 	$(BIN)/python -m bench
 
 # Longer proof than the tests have time for, into docs/evidence.md.
-soak: $(VENV)/has-dev
-	$(BIN)/python -m bench.soak
+# MINUTES=1: so long for each store; STORE=redis: only this one; SEED=7: with these dice.
+soak: $(VENV)/has-dev servers
+	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(STORE),--store $(STORE)) $(if $(SEED),--seed $(SEED))
+
+servers:
+	@tools/need 'command -v redis-server && command -v redis-cli' redis-server || true
+	@tools/need 'ls /usr/lib/postgresql/*/bin/postgres' postgresql || true
+	@tools/need 'command -v etcd' etcd-server || true
+	@tools/need 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' libfaketime || true
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
 from rich.console import Console
 from rich.progress import Progress
+from tools.installed import dynalite
 
 from bench.page import DOCS, Section, report, table, write
 from truecount.testing.simulation import explore
+from truecount.testing.soak.controls import CONTROLS, SIMULATED, Conviction, convict, simulate
+from truecount.testing.soak.findings import Findings
+from truecount.testing.soak.series import described, interrupted, series
+from truecount.testing.soak.sites import SITES, DynaliteSite
 
 CALLS: Final = 100_000_000
 KILLS: Final = 300
 PAUSE: Final = 10.0
+MINUTES: Final = 10.0
+
+
+class _Dynalite(DynaliteSite):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, dynalite)
+
+
+SITES["dynalite"] = _Dynalite
 
 PREFACE = """# Evidence
 
@@ -35,14 +52,98 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1_000_000, help="the first seed")
     parser.add_argument("--kills", type=int, default=KILLS, help="processes killed, a test")
     parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two leaders")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of soak, a store")
+    parser.add_argument("--store", choices=SITES, help="soak this one, and do nothing else")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--no-controls", action="store_true", help="convict nobody")
     options = parser.parse_args()
-    sections = [_kill(options.kills)] if options.kills else []
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return interrupted()
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.store:
+        (section,) = _soak([options.store], options.minutes, options.seed)
+        return report([section])
+    sections = _soak(list(SITES), options.minutes, options.seed) if options.minutes else []
+    if not options.no_controls:
+        sections.append(_controls(options.seed))
+    if options.kills:
+        sections.append(_kill(options.kills))
     if options.pause:
         sections.append(_leaders(options.pause))
     if options.calls:
         sections.append(_simulate(options.first, options.calls))
     write(DOCS / "evidence.md", PREFACE, sections, "make soak")
     return report(sections)
+
+
+def _soak(names: list[str], minutes: float, seed: int) -> list[Section]:
+    """Soak stores, and put what befell them beside each other."""
+    found: list[Findings] = []
+    failed: list[str] = []
+    for findings, wrong in series(names, minutes * 60, seed):
+        failed += wrong
+        if findings is not None:
+            sys.stderr.write(described(findings))
+            found.append(findings)
+    kinds = list(dict.fromkeys(kind for each in found for kind in (*each.faults, *each.spared)))
+    facts: list[tuple[str, Callable[[Findings], str]]] = [
+        ("operations", lambda each: f"{each.operations:,}"),
+        ("their outcome unknown", lambda each: f"{each.unknown:.2%}"),
+        *((kind.replace("_", " "), partial(_faults, kind)) for kind in kinds),
+        ("contradictions", lambda each: f"{len(each.verdict.contradictions):,}"),
+    ]
+    rows = [(name, *map(fact, found)) for name, fact in facts]
+    spared: dict[str, list[str]] = {}
+    for each in found:
+        for kind, why in each.spared.items():
+            spared.setdefault(f"{each.site}: {why}", []).append(kind.replace("_", " "))
+    text = (
+        f"Each store for {minutes:g} minutes (seed {seed}) under clients that are processes of two "
+        "threads and do all that a counter can do, to eight counters. Meanwhile every kind of "
+        "fault befalls requests, clients, servers and clocks; `truecount.testing.soak` tells of "
+        "them. Every call and every return is recorded, and the checker holds them against each "
+        "other. Unknown are the outcomes of calls that ended in an `OutcomeUnknownError`, or whose "
+        "process was killed.\n\n" + table(["", *(each.site for each in found)], rows)
+    )
+    if spared:
+        reasons = "; ".join(f"{why} ({', '.join(kinds)})" for why, kinds in spared.items())
+        text += f"\n\nNot everything befalls all. {reasons}."
+    return [Section("Soak", text, failed)]
+
+
+def _faults(kind: str, findings: Findings) -> str:
+    return f"{findings.faults[kind]:,}" if kind in findings.faults else "–"
+
+
+def _controls(seed: int) -> Section:
+    """Convict those who must be."""
+    rows: list[tuple[str, str, str]] = []
+    failed = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("negative controls", total=len(CONTROLS) + len(SIMULATED))
+
+        def convicted(name: str, conviction: Conviction) -> None:
+            progress.update(task, advance=1)
+            rows.append((name, f"{conviction.seconds:.1f}", conviction.by))
+            if conviction.of is None:
+                failed.append(f"a control goes free: {name}")
+
+        for name, control in CONTROLS.items():
+            convicted(name, convict(control, seed=seed))
+        for remedy in SIMULATED:
+            convicted(f"without {remedy}", simulate(remedy))
+    text = (
+        "Clients that must be found out, by the same harness and the same checker: some that are "
+        "not ours, and ours without one of the rules of [promises.md](promises.md). What takes a "
+        "world that no real store makes within seconds (a backup played back, a purge, a request "
+        "answered twice) is left to the simulation.\n\n"
+        + table(["client", "seconds until convicted", "by"], rows)
+    )
+    return Section("Negative controls", text, failed)
 
 
 def _simulate(first: int, calls: int) -> Section:

@@ -270,12 +270,6 @@ def strike(url: str, seconds: float) -> tuple[int, int, int, int]:
     return len(acknowledged), len(asked) - len(acknowledged), total, c.add(1, timeout=5).after
 
 
-if __name__ == "__main__":
-    # As a program of its own, to be killed: python workers.py FUNCTION ARGUMENTS
-    name, *arguments = sys.argv[1:]
-    globals()[name](*(int(a) if a.isdigit() else a for a in arguments))
-
-
 class Effort(NamedTuple):
     """What a process did on a store that compares and sets."""
 
@@ -309,3 +303,9 @@ def compare_until(url: str, end: int, ready: Path, crowd: int) -> Effort:
     while c.add(1) < end:
         adds += 1
     return Effort(adds + 1, store.reads)
+
+
+if __name__ == "__main__":
+    # As a program of its own, to be killed: python workers.py FUNCTION ARGUMENTS
+    name, *arguments = sys.argv[1:]
+    globals()[name](*(int(a) if a.isdigit() else a for a in arguments))

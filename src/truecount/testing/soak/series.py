@@ -1,0 +1,98 @@
+"""Several stores, one after the other, with a line that shows how far each is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from truecount.testing.soak.findings import UNKNOWN, Findings
+from truecount.testing.soak.run import Pace, Plan, State, soak
+from truecount.testing.soak.sites import SITES
+
+__all__ = ["described", "interrupted", "series"]
+
+PAUSE: Final = 0.7
+"""Seconds from one fault to the next."""
+
+LEAST_RATE: Final = 5
+"""Operations a second that there must be at least, on the slowest of stores."""
+
+
+def series(
+    names: Iterable[str], seconds: float, seed: int
+) -> Iterator[tuple[Findings | None, list[str]]]:
+    """Soak each of the stores ``names`` for so many ``seconds``.
+
+    Yields what was found (None: there is no such server here) and, in words,
+    why that is not enough: nothing, when the soak is passed. The history of a
+    contradiction is kept, others are removed.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for name in names:
+            task = progress.add_task(f"soaking {name}", total=seconds, shown="")
+
+            def watch(state: State, task: int = task) -> None:
+                shown = f"{state.operations:,} operations, {state.faults:,} faults"
+                progress.update(task, completed=state.seconds, shown=shown)  # type: ignore[arg-type]  # it is one
+
+            make = SITES[name]
+            plan = Plan(seconds, seed, Pace(PAUSE * getattr(make, "slowness", 1.0)))
+            folder = Path(tempfile.mkdtemp(prefix=f"truecount-soak-{name}-"))
+            kept = False
+            try:
+                findings = soak(make, name, folder, plan, watch)
+                kept = bool(findings.verdict.contradictions)
+            except FileNotFoundError as error:
+                yield None, [f"{name}: {error}"]
+                continue
+            finally:
+                if not kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+            progress.update(task, completed=seconds)
+            yield findings, _failures(findings)
+
+
+def _failures(findings: Findings) -> list[str]:
+    each = max(1, int(findings.seconds / 60))
+    found = findings.shortfalls(
+        operations=int(findings.seconds * LEAST_RATE), each=each, unknown=UNKNOWN
+    )
+    if findings.verdict.contradictions:
+        found.append(
+            f"a contradiction, with seed {findings.seed}: truecount check {findings.history}"
+        )
+    return [f"{findings.site}: {what}" for what in found]
+
+
+def described(findings: Findings) -> str:
+    """What was found, for people to read."""
+    counted = findings.counted
+    by_op = ", ".join(f"{count:,} {op}" for op, count in counted.operations.most_common())
+    faults = ", ".join(f"{count:,} {kind}" for kind, count in findings.faults.items())
+    spared = "".join(f"\n  no {kind}: {why}" for kind, why in findings.spared.items())
+    return (
+        f"{findings.site}, {findings.seconds:.0f} s, seed {findings.seed}: {findings.verdict}\n"
+        f"  {findings.operations:,} operations: {by_op}\n"
+        f"  {counted.unknown:,} unknown to who asked, {counted.open:,} of them for ever; "
+        f"{counted.cut:,} killed as they waited: {findings.unknown:.2%}\n"
+        f"  faults: {faults}{spared}\n"
+    )
+
+
+def interrupted() -> int:
+    """What Ctrl-C ends in: the exit status."""
+    sys.stderr.write("interrupted; all that was started has been ended\n")
+    return 130
