@@ -126,9 +126,8 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
         case Queue(address):
-            if left is not None and left <= 0:
-                raise Expired
-            return turn.take(store, address, left)
+            # Who has no time to wait makes its first request all the same.
+            return (left is None or left > 0) and turn.take(store, address, left)
         case Gather(ticket):
             gate = Gate()
             if ticket.watch(gate.open):

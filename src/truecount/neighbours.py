@@ -64,7 +64,7 @@ class MyTurn:
         from truecount.turn import Place
 
         self._queue, self._place, self._counter = queue, Place(), counter
-        patience = PATIENCE if timeout is None else min(PATIENCE, timeout)
+        patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
         try:
             queue.turn.take(self._place, patience)
             queue.turn.insist(patience)

@@ -14,7 +14,7 @@ step                   what the driver does                       what it sends 
 
 Into ``Read``, ``Replace`` and ``Settle`` a driver throws a `CounterError` when
 the request was refused before it acted, and `Ambiguous` when nobody can tell.
-Into ``Pause``, ``Queue`` and ``Wait`` it throws `Expired` when the caller's time is over.
+Into ``Pause`` and ``Wait`` it throws `Expired` when the caller's time is over.
 """
 
 from __future__ import annotations
