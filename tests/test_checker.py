@@ -538,6 +538,18 @@ def test_a_changed_fact_convicts(tmp_path: Path) -> None:
 # Files
 
 
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    """By counters; together they find what one finds."""
+    write_history(tmp_path, 3000, seed=3)
+    path = sorted(tmp_path.iterdir())[1]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert _mutate(lines, random.Random(3))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    one, three = check([tmp_path], processes=1), check([tmp_path], processes=3)
+    assert one.contradictions
+    assert str(one) == str(three)
+
+
 def test_what_is_no_history(tmp_path: Path) -> None:
     """Files that no recorder wrote are refused, and say why."""
     for text, words in (

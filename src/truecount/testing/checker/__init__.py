@@ -17,13 +17,17 @@ no contradiction in 2 calls of 1 counter by 1 process
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+from collections import Counter as Tally
 from collections.abc import Iterable
-from typing import Final
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from truecount.testing.checker.judge import judge
 from truecount.testing.checker.life import Contradiction, Life
-from truecount.testing.checker.reading import History, NotAHistoryError, lines_of
+from truecount.testing.checker.reading import History, NotAHistoryError, files_of, lines_of
 
 __all__ = ["Contradiction", "NotAHistoryError", "Verdict", "check"]
 
@@ -40,19 +44,23 @@ class Verdict:
     since too many changes of unknown outcome may have been in them.
     """
 
-    def __init__(self, history: History) -> None:
-        found = [each for life in history.lives.values() for each in life.contradictions]
+    def __init__(self, files: list[Path], parts: list[_Part]) -> None:
+        found = [each for part in parts for each in part.contradictions]
         self.contradictions: tuple[Contradiction, ...] = tuple(
             sorted(found, key=lambda each: each.at)
         )
-        self.counts = dict(sorted(history.tally.items()))
-        self.processes = len(history.files)
-        self.counters = len(history.lives)
-        self.calls = sum(history.tally[op] for op in OPERATIONS)
-        self.undecided = sum(life.undecided for life in history.lives.values())
+        tally: Tally[str] = sum((part.tally for part in parts), Tally())
+        self.counts = dict(sorted(tally.items()))
+        self.processes = len(files)
+        self.counters = sum(part.counters for part in parts)
+        self.calls = sum(tally[op] for op in OPERATIONS)
+        self.undecided = sum(part.undecided for part in parts)
         self.lines: list[str] = []
-        if self.contradictions:
-            self.lines = _lines(history, self.contradictions[0])
+        if found:
+            first = self.contradictions[0]
+            (near,) = (part.near for part in parts if first in part.contradictions[:1])
+            lines = lines_of(files, near)
+            self.lines = [line for call in sorted(lines) for line in lines[call]]
 
     def __str__(self) -> str:
         found = len(self.contradictions)
@@ -77,28 +85,65 @@ OPERATIONS: Final = (
 )
 
 
-def check(paths: Iterable[str | os.PathLike[str]]) -> Verdict:
+def check(paths: Iterable[str | os.PathLike[str]], *, processes: int | None = None) -> Verdict:
     """Judge the history in ``paths``, files or folders of them, written by `Recorder`.
 
-    All who wrote to the counters must have recorded it. Raises
-    `NotAHistoryError` when there is none, or not a whole one.
+    All who wrote to the counters must have recorded it. ``processes`` is how
+    many share the work, by counters; by default one, and for a history that
+    is long one a processor. Raises `NotAHistoryError` when there is none, or
+    not a whole one.
     """
+    files = list(files_of(paths))
+    if processes is None:
+        long = sum(path.stat().st_size for path in files) > LONG
+        processes = (os.cpu_count() or 1) if long else 1
+    if processes == 1:
+        parts = [_judge(files, 0, 1)]
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            futures = [pool.submit(_judge, files, n, processes) for n in range(processes)]
+            parts = [future.result() for future in futures]
+    if not any(part.counters for part in parts):
+        raise NotAHistoryError("there are no calls in it")
+    return Verdict(files, parts)
+
+
+LONG: Final = 64 << 20
+"""Of so many bytes, a history is judged by several processes."""
+
+
+class _Part(NamedTuple):
+    """What was found of some counters; ``near`` are calls to be shown with the first."""
+
+    contradictions: list[Contradiction]
+    near: set[int]
+    tally: Tally[str]
+    counters: int
+    undecided: int
+
+
+def _judge(files: list[Path], share: int, of: int) -> _Part:
     # Nothing here is garbage before the end, and to look for it takes half the time.
     collects = gc.isenabled()
     gc.disable()
     try:
-        history = History(paths)
-        for life in history.lives.values():
+        history = History(files, share, of)
+        lives = history.lives
+        for life in lives.values():
             judge(life)
-        return Verdict(history)
+        found = [each for life in lives.values() for each in life.contradictions]
+        found.sort(key=lambda each: each.at)
+        near = _near(lives[found[0].domain, found[0].name], found[0]) if found else set()
+        undecided = sum(life.undecided for life in lives.values())
+        return _Part(found, near, history.tally, len(lives), undecided)
     finally:
         if collects:
             gc.enable()
 
 
-def _lines(history: History, first: Contradiction) -> list[str]:
-    """The lines of the calls that contradict each other, and of their neighbours."""
-    life: Life = history.lives[first.domain, first.name]
+def _near(life: Life, first: Contradiction) -> set[int]:
+    """The calls that contradict each other, and their neighbours."""
     near = set(first.calls)
     if first.revision is not None:
         rows = sorted(
@@ -109,8 +154,7 @@ def _lines(history: History, first: Contradiction) -> list[str]:
         after = [row.call for row in rows if row.revision > first.revision]
         same = [row.call for row in rows if row.revision == first.revision]
         near |= {*before[-NEIGHBOURS:], *same[:8], *after[:NEIGHBOURS]}
-    found = lines_of(history.files, near)
-    return [line for call in sorted(found) for line in found[call]]
+    return near
 
 
 def _count(number: int, what: str) -> str:

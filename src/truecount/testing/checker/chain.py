@@ -95,9 +95,8 @@ class Chain:
 
     ``values`` are those after each change (`ABSENT` where there is no
     counter), ``begins`` and ``ends`` the call within which it took effect.
-    ``sure`` is False where another order would do as well. ``first`` is the
-    state before the first, if that is known. ``looks`` holds, for what was
-    read after a position, when the latest look at it began.
+    ``looks`` holds, for what was read after a position, when the latest look
+    at it began.
     """
 
     def __init__(self) -> None:
@@ -139,7 +138,6 @@ def chain_of(facts: Facts, dice: Random | None = None) -> Chain:
     """Put the changes in order; note in the counter's life what does not fit.
 
     ``dice`` choose where there is a choice; without them it is what is likely.
-
     What a handle showed after a change may be of a later revision than the
     change: where it does not fit there, the change is one of unknown revision.
     """
@@ -613,20 +611,27 @@ class _Walk:
         if late:
             self._insert(late)
         if rest:
-            beside = {loose.process for loose in rest}
-            search = _Search(rest, self.created, self.possible, NEVER, -1, beside)
-            start = None if isinstance(value, str) else value
-            path = search.exhaust(start, len(rest))
-            if path is None:
-                left = [loose for loose in rest if not _closes(loose)]
-                for loose in left:
-                    self._lost(loose)
-            else:
-                self._place(path, start, revision + 1)
-                for loose in path:
-                    loose.used = True
+            self._come_after(rest, None if isinstance(value, str) else value, revision)
         unused = [loose for loose in self.facts.possible if not loose.used]
         self.chain.unused = sorted(unused, key=lambda loose: loose.begin)
+
+    def _come_after(self, rest: list[Loose], value: int | None, revision: int) -> None:
+        """Put ``rest`` after the last state, or where else there is a place for it."""
+        seams = sorted(self.chain.seams, key=lambda seam: seam.latest)
+        for loose in [None, *rest]:
+            if loose is not None and (loose.used or not self._rehouse(loose, seams, rest, set())):
+                continue
+            left = [each for each in rest if not each.used]
+            search = _Search(left, self.created, self.possible, NEVER, -1, set())
+            path = search.exhaust(value, len(left))
+            if path is not None:
+                self._place(path, value, revision + 1)
+                for each in path:
+                    each.used = True
+                return
+        for each in rest:
+            if not (each.used or _closes(each)):
+                self._lost(each)
 
     def _insert(self, late: list[Loose]) -> None:
         """Find places for changes that are not where they were looked for."""

@@ -26,7 +26,7 @@ from truecount.testing.checker.life import (
 )
 from truecount.testing.history import FORMAT, HEADER, SUFFIX
 
-__all__ = ["History", "NotAHistoryError", "lines_of"]
+__all__ = ["History", "NotAHistoryError", "files_of", "lines_of"]
 
 AT_ONCE: Final = 4000  # lines: parsed together they take half the time
 
@@ -40,12 +40,18 @@ class NotAHistoryError(Exception):
 
 
 class History:
-    """All that the files say. ``lives`` are the counters', ``tally`` counts what was read."""
+    """What the files say of every ``of``-th counter, from ``share`` on, as they appear in them.
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        self.files = list(_files(paths))
+    ``lives`` are the counters', ``tally`` counts what was read.
+    """
+
+    def __init__(self, files: list[Path], share: int = 0, of: int = 1) -> None:
+        self.files = files
+        self.share = share
+        self.of = of
         self.lives: dict[tuple[str, str], Life] = {}
         self.tally: Tally[str] = Tally()
+        self._others: set[tuple[str, str]] = set()
         self._bounds: dict[Bounds, Bounds] = {}
         self._processes: dict[str, int] = {}
         settlings: list[Call] = []
@@ -55,15 +61,21 @@ class History:
             process, call = settling.asked["of"]
             if process not in self._processes:
                 raise NotAHistoryError(f"the history of the process {process!r} is missing")
-            of = self._processes[process] << 40 | call
-            self._life(settling.asked["at"]).settlings.append((of, settling))
-        if not self.lives:
-            raise NotAHistoryError("there are no calls in it")
+            domain, name = settling.asked["at"]
+            of_call = self._processes[process] << 40 | call
+            self.lives[domain, name].settlings.append((of_call, settling))
 
-    def _life(self, at: list[str]) -> Life:
-        life = self.lives.get((at[0], at[1]))
-        if life is None:
-            life = self.lives[at[0], at[1]] = Life(*at)
+    def life(self, at: list[str], key_ttl: float | None) -> Life | None:
+        """What is known of the counter ``at`` its address; None when it is another's to judge."""
+        domain, name = at
+        address = domain, name
+        life = self.lives.get(address)
+        if life is None and address not in self._others:
+            if (len(self.lives) + len(self._others)) % self.of != self.share:
+                self._others.add(address)
+            else:
+                life = self.lives[address] = Life(domain, name)
+                life.key_ttl = key_ttl
         return life
 
     def _read(self, number: int, path: Path, settlings: list[Call]) -> None:
@@ -103,29 +115,32 @@ class _Reader:
 
     def read(self, lines: Iterator[Any]) -> None:
         begun: dict[int, dict[str, Any]] = {}
+        others: set[int] = set()  # calls of counters that somebody else judges
         tally = self.history.tally
         lives = self.history.lives
         for line in lines:
             if "ret" in line:
-                asked = begun.pop(line["ret"])
+                number = line["ret"]
+                if number in others:
+                    others.remove(number)
+                    continue
+                asked = begun.pop(number)
                 at = asked["at"]
-                life = lives.get((at[0], at[1])) or self._new(at)
-                self._ended(life, asked, line)
+                self._ended(lives[at[0], at[1]], asked, line)
             elif "call" in line:
+                if self.history.life(line["at"], self.key_ttl) is None:
+                    others.add(line["call"])
+                    continue
                 begun[line["call"]] = line
                 tally[line["op"]] += 1
             elif "try" in line:
                 self.tries[line["try"]] = line["expected"], line["new"]
-            else:
+            elif self.history.share == 0:
                 tally["notes"] += 1
         for asked in begun.values():  # the process ended first
             tally["without a return"] += 1
-            self._note(self._new(asked["at"]), asked, None)
-
-    def _new(self, at: list[str]) -> Life:
-        life = self.history._life(at)
-        life.key_ttl = self.key_ttl
-        return life
+            domain, name = asked["at"]
+            self._note(lives[domain, name], asked, None)
 
     def _ended(self, life: Life, asked: dict[str, Any], came: dict[str, Any]) -> None:
         op = asked["op"]
@@ -216,7 +231,8 @@ class _Reader:
             life.calls.append(call)
 
 
-def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+def files_of(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """The files in ``paths``, which are files and folders."""
     for given in paths:
         path = Path(given)
         if path.is_dir():
