@@ -10,7 +10,7 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from bench import fairness, many, memory, simpledb, simulated, single, startup
+from bench import checker, fairness, many, memory, simpledb, simulated, single, startup
 from bench.page import DOCS, Section, report, write
 from bench.peers import page as peers
 
@@ -23,6 +23,7 @@ MEASUREMENTS: dict[str, Callable[[Callable[[float], object]], Section]] = {
     "memory": memory.measure,
     "startup": startup.measure,
     "simulated": simulated.measure,
+    "checker": checker.measure,
 }
 
 PREFACE = """# Benchmarks
