@@ -139,6 +139,41 @@ def test_each_has_its_own_refusal_and_its_own_key(slow: SlowStore) -> None:
     assert c.refresh() == 7
 
 
+def test_a_signal_handler_holds_up_nobody_else(slow: SlowStore) -> None:
+    """Who shares a batch with the main thread has its outcome while a handler keeps that busy."""
+    c = Counter("mydomain", "counter1", store=slow)
+    slow.gate.clear()
+    first = Caller(lambda: c.add(1))
+    slow.arrived.acquire()
+    others: list[Caller] = []
+    kept: list[bool] = []
+
+    def handle(number: int, frame: object) -> None:
+        slow.gate.set()
+        for caller in (first, *others):
+            caller.join(5)
+        kept.extend(caller.is_alive() for caller in (first, *others))
+
+    def interrupt() -> None:
+        stand_in_line(c, 2)  # the main thread is the second
+        for n in range(2):
+            others.append(Caller(lambda: c.add(1)))
+            stand_in_line(c, n + 3)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        others.append(Caller(lambda: c.add(1)))
+        stand_in_line(c, 1)
+        interrupter = Caller(interrupt)
+        assert c.add(1).after == 3
+        interrupter.outcome()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert kept == [False] * 4
+    assert [other.outcome().after for other in others] == [2, 4, 5]
+
+
 def test_batches_are_bounded(slow: SlowStore) -> None:
     """A batch takes in as many as the store allows, and the rest come after."""
     slow.batch_limit = 4
