@@ -38,6 +38,10 @@ class Space:
 
     def all(self) -> dict[str, str]:
         """All keys, without the prefix, and their values."""
+        return {key: value.decode() for key, value in self.raw().items()}
+
+    def raw(self) -> dict[str, bytes]:
+        """The same, where a value may be no text."""
         start = f"{self.prefix}/"
         answer = self.server.ask(
             "/v3/kv/range", key=coded(start), range_end=coded(start[:-1] + "0")
@@ -45,7 +49,7 @@ class Space:
         return {
             b64decode(pair["key"]).decode(errors="surrogateescape").removeprefix(start): b64decode(
                 pair.get("value", "")
-            ).decode()
+            )
             for pair in answer.get("kvs", ())
         }
 

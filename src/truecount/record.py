@@ -7,6 +7,7 @@ that arrives again is answered and not applied again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
@@ -41,6 +42,18 @@ LEAST: Final = -MOST
 
 WRITERS: Final = 64
 """How many writers' receipts a record keeps unless its store says otherwise."""
+
+
+# What truecount writes, and nothing else that `int` would take for the same.
+_NATURAL: Final = r"(?:0|[1-9][0-9]{0,99})"
+_INTEGER: Final = r"(?:0|-?[1-9][0-9]{0,500})"
+_BOUND: Final = rf"(?:-|{_INTEGER})"
+_COLUMNS: Final = ("[!-~]+", *[_NATURAL] * 3, *[_INTEGER] * 2, "[a-z+]+", *[_BOUND] * 2)
+_LINE: Final = re.compile(f"{' '.join(f'({column})' for column in _COLUMNS)}\n?")
+_LINES: Final = re.compile(f"(?:{' '.join(_COLUMNS)}\n)*")
+_RECEIPT: Final = re.compile(
+    f"({_NATURAL}) ({_NATURAL}) ({_INTEGER}) ({_INTEGER}) ((?:add|set) {_INTEGER}|update)"
+)
 
 
 class Address(NamedTuple):
@@ -95,11 +108,13 @@ class KeyReceipt(NamedTuple):
     @classmethod
     def of(cls, key: str, line: str) -> Self:
         """What ``line`` says of ``key``. Raises `DamagedRecordError`."""
-        try:
-            revision, time, before, after, text = line.split(" ", 4)
-            return cls(key, text, int(before), int(after), int(revision), int(time))
-        except ValueError:
-            raise DamagedRecordError(f"a key's receipt cannot be read: {line[:200]!r}") from None
+        found = _RECEIPT.fullmatch(line)
+        if found is None:
+            raise DamagedRecordError(f"a key's receipt cannot be read: {line[:200]!r}")
+        revision, time, before, after, text = found.groups()
+        if int(time) >= END:
+            raise DamagedRecordError(f"a key's time {time} is no microsecond since 1970")
+        return cls(key, text, int(before), int(after), int(revision), int(time))
 
 
 class Entry(NamedTuple):
@@ -161,8 +176,15 @@ class Ledger(NamedTuple):
     @classmethod
     def of(cls, lines: Mapping[str, str]) -> Ledger:
         """The ledger that has such ``lines``, in whatever order. Raises `DamagedRecordError`."""
-        entries = sorted((_revision(rest), f"{writer} {rest}\n") for writer, rest in lines.items())
-        return cls("".join(line for _, line in entries))
+        texts = [f"{writer} {rest}\n" for writer, rest in lines.items()]
+        return cls("".join(sorted(texts, key=lambda text: _parse(text).revision)))
+
+    def check(self) -> None:
+        """Raise `DamagedRecordError` when any line of it is none of truecount's."""
+        if _LINES.fullmatch(self.text) is None:
+            for line in self.text.splitlines(keepends=True):
+                _parse(line)
+            raise DamagedRecordError("the ledger does not end with a whole line")
 
     def number(self, writer: str) -> int:
         """The number of the latest batch of ``writer``, or -1."""
@@ -231,22 +253,15 @@ class Ledger(NamedTuple):
         return start if start < 0 else start + 1
 
 
-def _revision(rest: str) -> int:
-    try:
-        return int(rest.split(" ", 2)[1])
-    except (IndexError, ValueError):
-        raise DamagedRecordError(f"a line of the ledger cannot be read: {rest[:200]!r}") from None
-
-
 def _parse(line: str) -> Entry:
-    try:
-        writer, number, revision, time, before, after, codes, low, high = line.split()
-        numbers = int(number), int(revision), int(time), int(before), int(after)
-        minimum = None if low == "-" else int(low)
-        maximum = None if high == "-" else int(high)
-        return make(Entry, (writer, *numbers, codes, minimum, maximum))
-    except ValueError:
-        raise DamagedRecordError(f"a line of the ledger cannot be read: {line[:200]!r}") from None
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise DamagedRecordError(f"a line of the ledger cannot be read: {line[:200]!r}")
+    writer, number, revision, time, before, after, codes, low, high = found.groups()
+    numbers = int(number), int(revision), int(time), int(before), int(after)
+    minimum = None if low == "-" else int(low)
+    maximum = None if high == "-" else int(high)
+    return make(Entry, (writer, *numbers, codes, minimum, maximum))
 
 
 EMPTY: Final = Ledger()
@@ -297,7 +312,7 @@ class Record(NamedTuple):
             raise DamagedRecordError(f"its time {latest.time} is no microsecond since 1970")
         if deleted not in (0, 1):
             raise DamagedRecordError(f"'deleted' is 0 or 1, and not {deleted!r}")
-        if not (horizon.isascii() and horizon.isdigit()):
+        if not (horizon.isascii() and horizon.isdigit()) or horizon[0] == "0" != horizon:
             raise DamagedRecordError(f"its horizon is {horizon[:60]!r}, and no revision")
         writer, number, revision, time, _, after, _, low, high = latest
         stamp = make(Stamp, (revision, writer, number))

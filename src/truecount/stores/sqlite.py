@@ -283,7 +283,10 @@ class SQLiteStore(Store):
         """What ``step`` has to write where `_fetch` found that row, and its answer."""
         if isinstance(step, Settle):
             row, record = _select(sql, step.address, step.batch.keys, now, found)
-            new, answer = settle(record, step.batch, now, self.writers)
+            try:
+                new, answer = settle(record, step.batch, now, self.writers)
+            except DamagedRecordError as error:  # an earlier writer's line
+                raise _damaged(step.address, error) from error
             return new and make(Write, (step.address, row, new)), answer
         if isinstance(step, Read):
             return None, _select(sql, step.address, step.keys, now, found)[1]
@@ -737,8 +740,11 @@ def _select(
     if keys:
         try:
             record = record._replace(keys=_receipts(sql, row, keys, now))
-        except (TypeError, ValueError) as error:
-            raise DamagedRecordError(f"the receipts of {address} are damaged: {error}") from error
+        except DamagedRecordError as error:
+            raise DamagedRecordError(
+                f"the receipts of keys of counter {address.name!r} in domain {address.domain!r} "
+                f"are damaged: {error}"
+            ) from error
     return row, record
 
 
@@ -749,10 +755,13 @@ def _record(address: Address, fields: list[Any]) -> Record:
         horizon, _, lines = text.partition("\n")
         return Record.of(value, deleted, horizon, Ledger(lines))
     except (AttributeError, TypeError, ValueError, DamagedRecordError) as error:
-        raise DamagedRecordError(
-            f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "
-            f"{error}"
-        ) from error
+        raise _damaged(address, error) from error
+
+
+def _damaged(address: Address, error: Exception) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: {error}"
+    )
 
 
 def _receipts(
@@ -765,7 +774,7 @@ def _receipts(
         (row, now, *keys),
     )
     return tuple(
-        KeyReceipt(key, text, int(before), int(after), revision, at)
+        KeyReceipt.of(key, f"{revision} {at} {before} {after} {text}")
         for key, text, before, after, revision, at in found.fetchall()
     )
 

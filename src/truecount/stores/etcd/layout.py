@@ -115,13 +115,13 @@ def _read(text: str, lines: Mapping[str, bytes]) -> Record:
     value, state, horizon = rest.split(" ")
     if state not in (_LIVE, _DELETED):
         raise DamagedRecordError(f"its state is {state[:60]!r}")
-    others = {writer: _line(writer, line.decode()) for writer, line in lines.items()}
+    others = {writer: line.decode() for writer, line in lines.items()}
     last, _, line = newest.partition(" ")
     if last in others:
         raise DamagedRecordError(f"it has two lines of the writer {last[:60]!r}")
     if len(others) >= WRITERS:
         raise DamagedRecordError(f"it has more than {WRITERS} writers")
-    ledger = Ledger.of({**others, last: _line(last, line)})
+    ledger = Ledger.of({**others, last: line})
     record = Record.of(value, int(state == _DELETED), horizon, ledger)
     if record_text(record) != text:
         raise DamagedRecordError("it is not written as truecount writes it")
@@ -142,15 +142,6 @@ def is_last(record: Record) -> bool:
     """Whether the stamp of ``record`` is that of its ledger's last line."""
     revision, writer, number = record.stamp
     return record.ledger.text.startswith(f"{writer} {number} {revision} ", _last(record.ledger))
-
-
-def _line(writer: str, line: str) -> str:
-    """``line``, if it is one of ``writer``."""
-    text = f"{writer} {line}"
-    if not (text.isascii() and text.isprintable() and text.count(" ") == 8):
-        raise DamagedRecordError(f"a line of the ledger cannot be read: {text[:200]!r}")
-    Ledger(f"{text}\n").latest()
-    return line
 
 
 def _last(ledger: Ledger) -> int:

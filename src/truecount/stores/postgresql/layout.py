@@ -14,7 +14,6 @@ that create the schema.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -28,10 +27,6 @@ VERSION: Final = 1
 
 SWEEP: Final = 16
 """Expired keys, of any counter, that a write with keys removes."""
-
-_LEDGER: Final = re.compile(
-    r"(?:\S+ \d+ \d+ \d+ -?\d+ -?\d+ [a-z+]+ (?:-|-?\d+) (?:-|-?\d+)\n)+", re.ASCII
-)
 
 _LATEST: Final = """concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before, c.after,
             c.codes, coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-')) || E'\\n'"""
@@ -340,14 +335,13 @@ def read_row(address: Address, fields: Sequence[str | None]) -> Record | None:
     columns = ("writer", "number", "revision", "time", "before", "after", "codes")
     latest = " ".join((*(row[name] or "" for name in columns), *bounds))
     others = row["others"] or ""
-    text = f"{others}{latest}\n"
     try:
-        if not (_LEDGER.fullmatch(text) and others.endswith("\n" * bool(others))):
-            raise DamagedRecordError(
-                "its columns, or the lines in 'others', are none that truecount writes"
-            )
+        if others and not others.endswith("\n"):
+            raise DamagedRecordError(f"'others' does not end with a whole line: {others[-200:]!r}")
+        ledger = Ledger(f"{others}{latest}\n")
+        ledger.check()
         deleted = {"t": 1, "f": 0}.get(row["deleted"] or "")
-        return Record.of(row["value"] or "", deleted, row["horizon"] or "", Ledger(text))
+        return Record.of(row["value"] or "", deleted, row["horizon"] or "", ledger)
     except DamagedRecordError as error:
         raise DamagedRecordError(
             f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: "

@@ -134,10 +134,10 @@ def _read(attributes: Attributes, *, interop: bool) -> Item:
     if version != "1":
         raise DamagedRecordError(f"its format is {version[:20]}, of a newer truecount: upgrade it")
     revision, writer, number, at, put, horizon, state, kept = fields.split(" ")
-    token = Stamp(int(revision), writer, int(number))
+    token = Stamp(_whole(revision), writer, _whole(number))
     time = _microseconds(at)
     foreign = value is not None and written != _microseconds(put)
-    item = item._replace(written=max(written, int(put)))
+    item = item._replace(written=max(written, _whole(put)))
     if state == _CLAIMED:
         return item if value is None else item._replace(record=_foreign(value, written, floor))
     if state == _DELETED and value is not None and foreign:
@@ -148,7 +148,9 @@ def _read(attributes: Attributes, *, interop: bool) -> Item:
                 "?interop=boto"
             )
         return item._replace(record=_foreign(value, written, max(floor, token.revision)))
-    true = int(kept)
+    true = _whole(kept)
+    if state == _LIVE and timestamp is None and not interop:
+        raise DamagedRecordError(f"its {TIMESTAMP} is gone")
     if state == _LIVE and value != kept:
         if value is None:
             raise DamagedRecordError(f"its {VALUE} is gone")
@@ -162,18 +164,14 @@ def _read(attributes: Attributes, *, interop: bool) -> Item:
     elif state not in (_LIVE, _DELETED):
         raise DamagedRecordError(f"its state is {state[:60]!r}")
     # What is older than the horizon was there before the counter was made anew.
-    living = sorted(line for line in lines if line[0] >= int(horizon))
+    since = _whole(horizon)
+    living = sorted(line for line in lines if line[0] >= since)
     lines = sorted({line.partition(" ")[0]: (at, n, line) for at, n, line in living}.values())
-    record = Record(
-        true,
-        token,
-        time,
-        _bound(attributes, _MINIMUM),
-        _bound(attributes, _MAXIMUM),
-        int(horizon),
-        state == _DELETED,
-        Ledger("".join(f"{line}\n" for _, _, line in lines)),
-    )
+    minimum, maximum = _bound(attributes, _MINIMUM), _bound(attributes, _MAXIMUM)
+    ledger = Ledger("".join(f"{line}\n" for _, _, line in lines))
+    if state == _DELETED or value == kept:
+        _check(ledger, token, minimum, maximum)
+    record = Record(true, token, time, minimum, maximum, since, state == _DELETED, ledger)
     slots = {line.partition(" ")[0]: slot for _, slot, line in lines}
     return item._replace(record=record, slots=slots)
 
@@ -334,9 +332,8 @@ def _key_line(kept: Kept) -> str:
 
 def _kept(line: str) -> Kept:
     revision, time, expires, before, after, key, text = line.split(" ", 6)
-    at = _microseconds(time)
-    receipt = KeyReceipt(unquote(key), text, int(before), int(after), int(revision), at)
-    return Kept(receipt, int(expires))
+    receipt = KeyReceipt.of(unquote(key), f"{revision} {time} {before} {after} {text}")
+    return Kept(receipt, _whole(expires))
 
 
 def _chunks(name: str, text: str) -> dict[str, str]:
@@ -352,7 +349,7 @@ def _joined(attributes: Attributes, name: str) -> str | None:
     if not first:
         return None
     count, _, text = first.partition(" ")
-    for suffix in _CHUNKS[1 : int(count)]:
+    for suffix in _CHUNKS[1 : _whole(count)]:
         part = _one(attributes, name + suffix)
         if part is None:
             raise DamagedRecordError(f"its attribute {name + suffix!r} is gone")
@@ -371,7 +368,27 @@ def _one(attributes: Attributes, name: str) -> str | None:
 
 def _bound(attributes: Attributes, name: str) -> int | None:
     text = _one(attributes, name)
-    return int(text) if text else None
+    return _whole(text) if text else None
+
+
+def _check(ledger: Ledger, stamp: Stamp, minimum: int | None, maximum: int | None) -> None:
+    """Hold the rest against the line of the latest write."""
+    entry = ledger.entry(stamp.writer)
+    if entry is None or (entry.revision, entry.number) != (stamp.revision, stamp.number):
+        raise DamagedRecordError(f"the line of its latest write, by {stamp.writer[:60]!r}, is gone")
+    if (entry.minimum, entry.maximum) != (minimum, maximum):
+        raise DamagedRecordError(
+            f"its bounds are {minimum} to {maximum}, where truecount had left {entry.minimum} to "
+            f"{entry.maximum}"
+        )
+
+
+def _whole(text: str) -> int:
+    """An integer, if it is written as truecount writes it."""
+    number = int(text)
+    if str(number) != text:
+        raise DamagedRecordError(f"{text[:60]!r} is no integer as truecount writes it")
+    return number
 
 
 def _integer(text: str) -> int:
@@ -382,7 +399,7 @@ def _integer(text: str) -> int:
 
 
 def _microseconds(text: str) -> int:
-    time = int(text)
+    time = _whole(text)
     if not 0 <= time < END:
         raise DamagedRecordError(f"{text[:60]!r} is no time")
     return time
