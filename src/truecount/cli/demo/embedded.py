@@ -21,9 +21,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from truecount import Counter, connect
-from truecount.change import Answer, Batch
 from truecount.cli.demo.stage import TRANSCRIPT, Deviation, Interpreter, deaf, default_store
-from truecount.record import Address
+from truecount.record import Address, Record
 from truecount.testing.faulty import FaultyStore
 
 __all__ = ["act"]
@@ -152,8 +151,10 @@ def _kill(console: Console, url: str) -> None:
 class _SilentStore(FaultyStore):
     """A store that does what it is asked to, and never answers."""
 
-    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
-        super().settle(address, batch, timeout=timeout)
+    def replace(
+        self, address: Address, old: Record | None, new: Record, *, timeout: float | None
+    ) -> bool | Record:
+        super().replace(address, old, new, timeout=timeout)
         parent = multiprocessing.parent_process()
         assert parent is not None
         parent.join()  # without it, there is nobody to kill this process
