@@ -94,6 +94,7 @@ class Client:
         self.unsolved = Unsolved(folder / "unknown")
         self.over = threading.Event()
         self.failed = False
+        self.parent = os.getppid()
         self.store: Store = connect(orders.url)
         self.faulty: FaultyStore | None = None
         if orders.weather is not None:
@@ -109,11 +110,14 @@ class Client:
         if dice.random() < self.orders.forks:
             Hand(self, "parent").turn()  # the child is to find a line that was used
             if (child := os.fork()) == 0:
+                self.parent = os.getppid()
                 self._work("child")
                 os._exit(self.failed)
             children.append(child)
         self._work("self")
         for child in children:
+            if os.getppid() != self.parent:
+                os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             self.failed |= status != 0
         return int(self.failed)
@@ -196,7 +200,7 @@ class Hand:
         """Do one thing after the other."""
         client = self.client
         try:
-            while not client.over.is_set():
+            while not client.over.is_set() and os.getppid() == client.parent:  # else it was killed
                 if self.dice.random() < SETTLING:
                     time = client.little(self.dice)
                     client.unsolved.settle_one(self.recorder, self.dice, time)
@@ -325,8 +329,9 @@ class NaiveHand:
         self.dice = Random(orders.seed)
 
     def work(self) -> None:
-        """Add until killed, whatever happens."""
-        while True:
+        """Add until killed, or whoever started it is, whatever happens."""
+        parent = os.getppid()
+        while os.getppid() == parent:
             n = self.dice.randint(1, 2**40)
             with contextlib.suppress(Exception), self.recorder.call("add", DOMAIN, NAME, n=n) as it:
                 it.returned(self.add(n))
