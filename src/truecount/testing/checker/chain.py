@@ -181,9 +181,10 @@ class _Walk:
         self.created: list[Loose] = []
         self.possible = _Possible(facts.possible, dice)
         self.asked = set(facts.bounds)
-        self.limits = [
-            {limit[name] for _, _, limit in facts.limits if name in limit}
-            for name in ("minimum", "maximum")
+        self.sides = [
+            {bounds[side] for bounds in facts.bounds}
+            | {limit[name] for _, _, limit in facts.limits if name in limit}
+            for side, name in enumerate(("minimum", "maximum"))
         ]
 
     def run(self) -> None:
@@ -276,6 +277,12 @@ class _Walk:
         seen: int,
     ) -> int | str | None:
         """Put the changes of revision ``here`` after the state ``value``; the state after them."""
+        if here == revision + 1 and self.chain.values and len(group) > 1:
+            path = _straight(group, value)
+            if path is not None and facing in (None, path[-1].after):
+                for at, row in enumerate(path):
+                    self.chain.append(here, row.after, row.begin, row.end, row.call, same=at > 0)
+                return path[-1].after
         ahead = (row_at, group, sights, seen)
         # Where a revision is only presumed, that is likelier to be wrong than the rest is strange.
         presumed = any(row.kind != FIXED for row in group)
@@ -529,9 +536,7 @@ class _Walk:
         if unproven:
             self._within(unproven, known, bounds)
         for side, name in enumerate(("minimum", "maximum")):
-            asked = {bound[side] for bound in self.asked}
-            asked |= self.limits[side]
-            if bounds[side] != known[side] and bounds[side] not in asked:
+            if bounds[side] != known[side] and bounds[side] not in self.sides[side]:
                 revision = self.chain.revisions[position]
                 text = f"the {name} became {_bound(bounds[side])} by revision {revision}"
                 text += ", which nobody had asked for"
@@ -1022,6 +1027,21 @@ def _choices(group: Sequence[Row]) -> Iterable[Sequence[Row]]:
             yield [row for row in group if row.kind == FIXED]
     elif presumed:
         yield [row for row in group if row.kind == FIXED]
+
+
+def _straight(group: Sequence[Row], value: int | str | None) -> list[Row] | None:
+    """The path through ``group`` from ``value``, where no value comes twice: as mostly."""
+    out = {row.before: row for row in group if row.kind != ALONE}
+    if len(out) < len(group):
+        return None
+    path = []
+    while out:
+        row = out.pop(value, None)  # type: ignore[arg-type]  # what is not known is no key
+        if row is None:
+            return None
+        path.append(row)
+        value = row.after
+    return path
 
 
 def _paths(group: Sequence[Row], value: int | str | None) -> list[list[Row]]:
