@@ -291,6 +291,14 @@ def test_fences_and_bounds_are_somebodys(story: Story) -> None:
     clears(story)
 
 
+def test_bounds_whose_change_was_told_late(story: Story) -> None:
+    """Who heard late of its change of the bounds shows a later revision, of another's change."""
+    story.call("limit", 5, 30, by="z", minimum=-50, view=(103, 5, -50, 90))  # revision 101
+    story.call("add", 10, 11, by="b", n=5, receipt=(0, 5, 102))
+    story.call("limit", 12, 13, by="b", maximum=90, view=(103, 5, -50, 90))
+    clears(story)
+
+
 def test_unknown_changes_explain_once(story: Story) -> None:
     """A change of unknown outcome explains a gap, but only one."""
     story.call("add", 5, None, n=7)

@@ -1016,13 +1016,14 @@ def _orders(paths: list[list[Row]]) -> Iterator[Sequence[list[Row]]]:
 def _choices(group: Sequence[Row]) -> Iterable[Sequence[Row]]:
     """The changes of a revision, and then without some whose revision is only presumed."""
     yield group
-    presumed = [row for row in group if row.kind != FIXED]
+    # Who began first is likeliest to be of an earlier revision than the handle showed.
+    presumed = sorted((row for row in group if row.kind != FIXED), key=lambda row: row.begin)
     if presumed and len(presumed) <= 8:
         for row in presumed:
             rest = [other for other in group if other is not row]
             yield rest
         if len(presumed) > 1:
-            for row in presumed:
+            for row in reversed(presumed):
                 yield [other for other in group if other.kind == FIXED or other is row]
             yield [row for row in group if row.kind == FIXED]
     elif presumed:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from truecount.record import LEAST, MOST
 from truecount.testing.checker.chain import ABSENT, Chain, Seam, chain_of
 from truecount.testing.checker.facts import Facts, Loose, Refused, facts_of
-from truecount.testing.checker.life import NEVER, Bounds, Contradiction, Life
+from truecount.testing.checker.life import ALONE, NEVER, Bounds, Contradiction, Life
 
 __all__ = ["judge"]
 
@@ -39,7 +39,9 @@ def judge(life: Life) -> None:
     """Note in ``life`` all that cannot have been.
 
     Which of several unknown changes was in a seam is a guess, and a wrong one
-    is missed elsewhere. So nobody is convicted before other guesses were made.
+    is missed elsewhere; so is of which revision a change of the bounds was, after
+    which the handle may have shown a later one. So nobody is convicted before
+    other guesses were made.
     """
     noted = life.contradictions
     best: tuple[tuple[int, int], list[Contradiction]] | None = None
@@ -47,6 +49,11 @@ def judge(life: Life) -> None:
         life.contradictions = noted.copy()
         facts = facts_of(life)
         proven = len(life.contradictions)
+        presumed = [row for row in facts.rows if row.kind == ALONE]
+        if attempt % 2:
+            facts.rows = [row for row in facts.rows if row.kind != ALONE]
+            for row in presumed:
+                facts.release(row)
         chain = chain_of(facts, random.Random(attempt) if attempt else None)
         court = _Court(facts, chain)
         court.judge_order()
@@ -56,7 +63,7 @@ def judge(life: Life) -> None:
         found = (len(life.contradictions), len(chain.undecided))
         if best is None or found < best[0]:
             best = found, life.contradictions
-        if best[0] == (proven, 0) or not (facts.due or facts.possible):
+        if best[0] == (proven, 0) or not (facts.due or facts.possible or presumed):
             break
     assert best is not None
     (_, life.undecided), life.contradictions = best
