@@ -85,6 +85,14 @@ class Seam:
         return max(0, self.missing - len(self.fill) - self.spare)
 
     @property
+    def is_murky(self) -> bool:
+        """Whether there may have been states in it that the chain does not have."""
+        more = self.idle + self.spare
+        if self.hides or more > 1 or (more and self.fill):
+            return True
+        return any(loose.op == "set" and loose.before is None for loose in self.fill)
+
+    @property
     def room(self) -> int:
         """In how many revisions it may have stayed, at most."""
         return max(0, self.missing - sum(_alone(loose) for loose in self.fill))

@@ -78,8 +78,8 @@ class _Court:
         self.chain = chain
         self.places: dict[int | None, list[int]] | None = None
         self.changes_of_bounds = sorted(chain.bounds)
-        seams = [seam for seam in chain.seams if seam.idle + seam.spare > 1 or seam.hides]
-        self.idle = sorted(seams, key=_position)
+        seams = [seam for seam in chain.seams if seam.is_murky]
+        self.murky = sorted(seams, key=_position)
         deletions = [x for x in (*facts.due, *facts.possible) if x.op == "delete"]
         self.deletions = sorted(deletions, key=_end)
         self._measure()
@@ -218,8 +218,8 @@ class _Court:
             for loose in chain.unused
         ):
             return True
-        # There and back again, in revisions that are taken for idle.
-        for seam in islice(self.idle, bisect_left(self.idle, lo + 1, key=_position), None):
+        # There and back again, in revisions that are taken for idle; or overwritten.
+        for seam in islice(self.murky, bisect_left(self.murky, lo + 1, key=_position), None):
             if seam.position > hi + 1:
                 break
             if seam.hides and seam.earliest <= refused.end and seam.latest >= refused.begin:
