@@ -241,6 +241,18 @@ def test_a_retry_and_a_cancellation_that_disagree(story: Story) -> None:
     convicts(story, "what is told to be applied was refused or cancelled for good")
 
 
+def test_a_cancellation_for_all_of_a_batch(story: Story) -> None:
+    """Who cancels does so for those who shared the batch; but for nobody in another process."""
+    mine = story.call("add", 5, 6, n=5, unknown="OutcomeUnknownError")
+    other = story.call("add", 5, 6, n=7, unknown="OutcomeUnknownError")
+    story.call("cancel", 7, 8, of=["a", mine], done=True)
+    story.call("retry", 9, 10, of=["a", other], error="CounterError")
+    clears(story)
+    elsewhere = story.call("add", 5, 6, by="b", n=9, unknown="OutcomeUnknownError")
+    story.call("retry", 9, 10, by="b", of=["b", elsewhere], error="CounterError")
+    convicts(story, "nobody has cancelled what is told to be cancelled")
+
+
 def test_a_key_applied_twice(story: Story) -> None:
     """Two applications under one idempotency key."""
     story.call("add", 5, 6, n=5, key="k", receipt=(0, 5, 101))

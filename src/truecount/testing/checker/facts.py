@@ -194,7 +194,10 @@ def _settled(life: Life) -> dict[int, _Fate]:
     for of, settling in sorted(life.settlings, key=lambda pair: pair[1].end):
         fates.setdefault(of, _Fate()).hear(life, of, settling)
         if settling.error == "CounterError" and not any(
-            other == of and call.op == "cancel" and call.begin < settling.end
+            # Who cancels does so for all whose changes travelled in the same batch.
+            process_of(other) == process_of(of)
+            and call.op == "cancel"
+            and call.begin < settling.end
             for other, call in life.settlings
         ):
             told = "nobody has cancelled what is told to be cancelled"
