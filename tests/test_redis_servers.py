@@ -749,7 +749,7 @@ def test_a_failover_behind_one_address(fresh: Redis) -> None:
             with redis.Redis(port=fresh.port) as old:
                 old.execute_command(f"REPLICAOF 127.0.0.1 {replica.port}")
             # Old connections stay with the old server.
-            proxy._target = ("127.0.0.1", replica.port)
+            proxy.target = ("127.0.0.1", replica.port)
             assert c.add(1) == 6
             assert c.refresh() == 6
         assert there.hget(f"truecount:{{{DOMAIN}/moved}}", "value") == b"6"

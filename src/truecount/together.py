@@ -72,7 +72,7 @@ class Together(Generic[T]):
                 case Gather():
                     self._ready.append((at, None))  # the others of these go on
                 case Queue():
-                    self._ready.append((at, True))  # one thread has one turn at a time
+                    self._ready.append((at, False))  # many turns at once would wait in a circle
                 case Pause(attempt, crowded):
                     rest = backoff.seconds(attempt, crowded=crowded)
                     self._resting.append((time.monotonic() + rest, at))
