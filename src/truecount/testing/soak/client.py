@@ -205,8 +205,8 @@ class Hand:
                     time = client.little(self.dice)
                     client.unsolved.settle_one(self.recorder, self.dice, time)
                 self.turn()
-        except BaseException:
-            client.failed = True  # what is no CounterError is a fault of ours
+        except BaseException:  # whatever it is: the thread ends with it, and the client has failed
+            client.failed = True
             client.over.set()
             raise
 
