@@ -60,7 +60,7 @@ class MyTurn:
         counter = _name(store.url, address)
         queue = None if store.home is not None else _queue_of(counter)  # else nobody else can write
         if self._queue is not None or queue is None or time.monotonic() < queue.shunned:
-            return True
+            return False  # what is known may be tried: if it is past, the store finds out
         from truecount.turn import Place
 
         self._queue, self._place, self._counter = queue, Place(), counter
