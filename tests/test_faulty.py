@@ -108,6 +108,14 @@ def test_what_the_weather_does(faulty_store: Faulty, kind: str) -> None:
     assert c.refresh() == 20
 
 
+def test_a_delay_when_time_is_over(faulty_store: Faulty) -> None:
+    """Who has no time left is kept waiting by no delay, and its request is made all the same."""
+    store = faulty_store("memory://delayed")
+    c = Counter("mydomain", "counter1", store=store)
+    store.weather = Weather(7, delay=1.0, delayed=(60, 60))
+    assert c.add(1, key="k", timeout=0).after == 1
+
+
 def test_late_by_itself(faulty_store: Faulty) -> None:
     """What the weather made late is carried out some requests later, without being asked for."""
     store = faulty_store("memory://late")

@@ -118,16 +118,16 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
 
 
 def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -> Any:
-    left = None if deadline is None else deadline - time.monotonic()
+    left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
     match step:
         case Pause(attempt, crowded):
-            if left is not None and left <= 0:
+            if left == 0:
                 raise Expired
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
         case Queue(address):
             # Who has no time to wait makes its first request all the same.
-            return (left is None or left > 0) and turn.take(store, address, left)
+            return left != 0 and turn.take(store, address, left)
         case Gather(ticket):
             gate = Gate()
             if ticket.watch(gate.open):

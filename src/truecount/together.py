@@ -85,7 +85,7 @@ class Together(Generic[T]):
 
     def _ask(self, store: Store, deadline: float | None) -> None:
         asking, self._asking = self._asking, []
-        left = None if deadline is None else deadline - time.monotonic()
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         answers = store.together([step for _, step in asking], timeout=left)
         if orphans:
             raise orphaned()
