@@ -146,6 +146,10 @@ class OutcomeUnknownError(CounterError):
 
         Returns True when it never was applied and now never will be, False
         when it already is. Raises `OutcomeUnknownError` as `retry` does.
+
+        Changes of one process that travelled together have one fate: who
+        cancels one of them before it is applied cancels them all, and the
+        others' callers are told by a `CounterError` that theirs was not applied.
         """
         return self.unsettled.cancel(timeout)
 
