@@ -38,10 +38,11 @@ bench: $(VENV)/has-bench
 	$(BIN)/python -m bench
 
 # Longer proof than the tests have time for, into docs/evidence.md.
-# MINUTES=1: so long for each store; STORE=redis: only this one; SEED=7: with these dice.
+# MINUTES=1: so long for each store; STORE=redis: only this one; SEED=7: with these dice;
+# JOBS=2: two stores at once.
 soak: $(VENV)/has-dev servers
 	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) \
-	    $(if $(STORE),--store $(STORE)) $(if $(SEED),--seed $(SEED))
+	    $(if $(STORE),--store $(STORE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
 servers:
 	@tools/need 'command -v redis-server && command -v redis-cli' redis-server || true

@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS, help="processes killed, a test")
     parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two leaders")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of soak, a store")
+    parser.add_argument("--jobs", type=int, default=1, help="stores soaked at once")
     parser.add_argument("--store", choices=SITES, help="soak this one, and do nothing else")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--no-controls", action="store_true", help="convict nobody")
@@ -65,9 +66,9 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.store:
-        (section,) = _soak([options.store], options.minutes, options.seed)
+        (section,) = _soak([options.store], options)
         return report([section])
-    sections = _soak(list(SITES), options.minutes, options.seed) if options.minutes else []
+    sections = _soak(list(SITES), options) if options.minutes else []
     if not options.no_controls:
         sections.append(_controls(options.seed))
     if options.kills:
@@ -80,15 +81,17 @@ def _run(options: argparse.Namespace) -> int:
     return report(sections)
 
 
-def _soak(names: list[str], minutes: float, seed: int) -> list[Section]:
+def _soak(names: list[str], options: argparse.Namespace) -> list[Section]:
     """Soak stores, and put what befell them beside each other."""
+    minutes, seed = options.minutes, options.seed
     found: list[Findings] = []
     failed: list[str] = []
-    for findings, wrong in series(names, minutes * 60, seed):
+    for findings, wrong in series(names, minutes * 60, seed, options.jobs):
         failed += wrong
         if findings is not None:
             sys.stderr.write(described(findings))
             found.append(findings)
+    found.sort(key=lambda each: names.index(each.site))
     kinds = list(dict.fromkeys(kind for each in found for kind in (*each.faults, *each.spared)))
     facts: list[tuple[str, Callable[[Findings], str]]] = [
         ("operations", lambda each: f"{each.operations:,}"),

@@ -20,11 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--store", action="append", choices=SITES, help="may be repeated; every one by default"
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for each; 10 by default")
+    parser.add_argument("--jobs", type=int, default=1, help="so many stores at once; 1 by default")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     options = parser.parse_args(arguments)
     failed = []
     try:
-        for found, wrong in series(options.store or SITES, options.minutes * 60, options.seed):
+        stores = options.store or SITES
+        for found, wrong in series(stores, options.minutes * 60, options.seed, options.jobs):
             sys.stdout.write(described(found) if found else "")
             failed += wrong
     except KeyboardInterrupt:

@@ -1,11 +1,14 @@
-"""Several stores, one after the other, with a line that shows how far each is."""
+"""Several stores, with a line each that shows how far it is."""
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +27,14 @@ PAUSE: Final = 0.7
 LEAST_RATE: Final = 5
 """Operations a second that there must be at least, on the slowest of stores."""
 
+LOOK: Final = 0.2
+"""Seconds from one look at how far they are to the next."""
+
 
 def series(
-    names: Iterable[str], seconds: float, seed: int
+    names: Iterable[str], seconds: float, seed: int, jobs: int = 1
 ) -> Iterator[tuple[Findings | None, list[str]]]:
-    """Soak each of the stores ``names`` for so many ``seconds``.
+    """Soak each of the stores ``names`` for so many ``seconds``, ``jobs`` of them at once.
 
     Yields what was found (None: there is no such server here) and, in words,
     why that is not enough: nothing, when the soak is passed. The history of a
@@ -40,29 +46,60 @@ def series(
         TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for name in names:
-            task = progress.add_task(f"soaking {name}", total=seconds, shown="")
-
-            def watch(state: State, task: int = task) -> None:
+    context = multiprocessing.get_context("spawn")
+    states: SimpleQueue[tuple[str, State]] = context.SimpleQueue()
+    pool = ProcessPoolExecutor(jobs, context, _watched, (states,))
+    with pool, Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks = {
+            name: progress.add_task(f"soaking {name}", total=seconds, shown="") for name in names
+        }
+        soaks: set[Future[Findings | str]] = {
+            pool.submit(_soaked, name, seconds, seed) for name in tasks
+        }
+        while soaks:
+            done, soaks = wait(soaks, LOOK, FIRST_COMPLETED)
+            while not states.empty():
+                name, state = states.get()
                 shown = f"{state.operations:,} operations, {state.faults:,} faults"
-                progress.update(task, completed=state.seconds, shown=shown)  # type: ignore[arg-type]  # it is one
+                progress.update(tasks[name], completed=state.seconds, shown=shown)
+            for each in done:
+                findings = each.result()
+                if isinstance(findings, str):
+                    yield None, [findings]
+                else:
+                    progress.update(tasks[findings.site], completed=seconds)
+                    yield findings, _failures(findings)
 
-            make = SITES[name]
-            plan = Plan(seconds, seed, Pace(PAUSE * getattr(make, "slowness", 1.0)))
-            folder = Path(tempfile.mkdtemp(prefix=f"truecount-soak-{name}-"))
-            kept = False
-            try:
-                findings = soak(make, name, folder, plan, watch)
-                kept = bool(findings.verdict.contradictions)
-            except FileNotFoundError as error:
-                yield None, [f"{name}: {error}"]
-                continue
-            finally:
-                if not kept:
-                    shutil.rmtree(folder, ignore_errors=True)
-            progress.update(task, completed=seconds)
-            yield findings, _failures(findings)
+
+_states: SimpleQueue[tuple[str, State]] | None = None
+
+
+def _watched(states: SimpleQueue[tuple[str, State]]) -> None:
+    """Have the soaks of this process tell there how far they are."""
+    global _states
+    _states = states
+
+
+def _soaked(name: str, seconds: float, seed: int) -> Findings | str:
+    """Soak the store ``name``: what was found, or what is missing here."""
+
+    def watch(state: State) -> None:
+        if _states is not None:
+            _states.put((name, state))
+
+    make = SITES[name]
+    plan = Plan(seconds, seed, Pace(PAUSE * getattr(make, "slowness", 1.0)))
+    folder = Path(tempfile.mkdtemp(prefix=f"truecount-soak-{name}-"))
+    kept = False
+    try:
+        findings = soak(make, name, folder, plan, watch)
+        kept = bool(findings.verdict.contradictions)
+        return findings
+    except FileNotFoundError as error:
+        return f"{name}: {error}"
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _failures(findings: Findings) -> list[str]:
@@ -70,6 +107,8 @@ def _failures(findings: Findings) -> list[str]:
     found = findings.shortfalls(
         operations=int(findings.seconds * LEAST_RATE), each=each, unknown=UNKNOWN
     )
+    if findings.verdict.undecided:
+        found.append(f"{findings.verdict.undecided} gaps that nobody can judge")
     if findings.verdict.contradictions:
         found.append(
             f"a contradiction, with seed {findings.seed}: truecount check {findings.history}"
