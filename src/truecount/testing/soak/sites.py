@@ -201,6 +201,7 @@ class EtcdSite(_Alone):
     """A single member of etcd."""
 
     server = Etcd
+    slowness = 1.5
 
 
 class MotoSite(_Alone):
@@ -242,7 +243,7 @@ class SimpleDBSite(ServedSite):
     """SimpleDB Local, with its data on disk."""
 
     skew = 240.0  # likewise
-    slowness = 1.5
+    slowness = 2.0
 
     def start(self, folder: Path, stack: ExitStack) -> str:
         self._folder = folder / "simpledb"
