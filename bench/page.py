@@ -49,10 +49,10 @@ def write(page: Path, preface: str, sections: Sequence[Section], command: str) -
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     there = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
     for section in sections:
-        there[section.title] = f"\n{section.text}\n\n`{command}`, {machine()}.\n\n"
-    body = "".join(f"## {title}\n{content}" for title, content in there.items())
+        there[section.title] = f"{section.text}\n\n`{command}`, {machine()}."
+    body = "\n".join(f"## {title}\n\n{content.strip()}\n" for title, content in there.items())
     page.parent.mkdir(exist_ok=True)
-    page.write_text(f"{preface}\n{body}".rstrip() + "\n", encoding="utf-8")
+    page.write_text(f"{preface}\n{body}", encoding="utf-8")
 
 
 def report(sections: Sequence[Section]) -> int:

@@ -8,8 +8,6 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -42,6 +40,11 @@ PREFACE = """# Evidence
 
 Every figure here was written by the command under it. The tests do the same on
 a smaller scale at every change; [promises.md](promises.md) says what is proved.
+
+In a **soak**, processes of two threads do all that a counter can do, to eight
+counters of one store, while every kind of fault befalls requests, clients,
+servers and clocks. Every call and every return is recorded, and at the end
+the checker holds them against each other ([histories.md](histories.md)).
 """
 
 
@@ -54,7 +57,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two leaders")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of soak, a store")
     parser.add_argument("--jobs", type=int, default=1, help="stores soaked at once")
-    parser.add_argument("--store", choices=SITES, help="soak this one, and do nothing else")
+    parser.add_argument("--store", choices=SITES, help="soak this one, no more")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--no-controls", action="store_true", help="convict nobody")
     options = parser.parse_args()
@@ -65,61 +68,49 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.store:
-        (section,) = _soak([options.store], options)
-        return report([section])
-    sections = _soak(list(SITES), options) if options.minutes else []
-    if not options.no_controls:
-        sections.append(_controls(options.seed))
-    if options.kills:
-        sections.append(_kill(options.kills))
-    if options.pause:
-        sections.append(_leaders(options.pause))
-    if options.calls:
-        sections.append(_simulate(options.first, options.calls))
+    sections: list[Section] = []
+    absent: list[str] = []
+    if options.minutes:
+        names = [options.store] if options.store else list(SITES)
+        for findings, wrong in series(names, options.minutes * 60, options.seed, options.jobs):
+            if findings is None:
+                absent += wrong
+            else:
+                sys.stderr.write(described(findings))
+                sections.append(_soaked(findings, wrong))
+    if not options.store:
+        if not options.no_controls:
+            sections.append(_controls(options.seed))
+        if options.kills:
+            sections.append(_kill(options.kills))
+        if options.pause:
+            sections.append(_leaders(options.pause))
+        if options.calls:
+            sections.append(_simulate(options.first, options.calls))
     write(DOCS / "evidence.md", PREFACE, sections, "make soak")
-    return report(sections)
+    for what in absent:
+        sys.stderr.write(f"MISSED: {what}\n")
+    return report(sections) or bool(absent)
 
 
-def _soak(names: list[str], options: argparse.Namespace) -> list[Section]:
-    """Soak stores, and put what befell them beside each other."""
-    minutes, seed = options.minutes, options.seed
-    found: list[Findings] = []
-    failed: list[str] = []
-    for findings, wrong in series(names, minutes * 60, seed, options.jobs):
-        failed += wrong
-        if findings is not None:
-            sys.stderr.write(described(findings))
-            found.append(findings)
-    found.sort(key=lambda each: names.index(each.site))
-    kinds = list(dict.fromkeys(kind for each in found for kind in (*each.faults, *each.spared)))
-    facts: list[tuple[str, Callable[[Findings], str]]] = [
-        ("operations", lambda each: f"{each.operations:,}"),
-        ("their outcome unknown", lambda each: f"{each.unknown:.2%}"),
-        *((kind.replace("_", " "), partial(_faults, kind)) for kind in kinds),
-        ("contradictions", lambda each: f"{len(each.verdict.contradictions):,}"),
+def _soaked(findings: Findings, wrong: list[str]) -> Section:
+    """What befell a store, and what was found."""
+    counted = findings.counted
+    rows = [
+        ("operations", f"{findings.operations:,}"),
+        ("outcome unknown to the caller", f"{counted.unknown:,} ({findings.unknown:.2%})"),
+        ("caller killed as it waited", f"{counted.cut:,}"),
+        *((kind.replace("_", " "), f"{count:,}") for kind, count in findings.faults.items()),
+        ("contradictions", f"{len(findings.verdict.contradictions):,}"),
     ]
-    rows = [(name, *map(fact, found)) for name, fact in facts]
+    text = f"{findings.seconds / 60:.0f} minutes, seed {findings.seed}.\n\n" + table(["", ""], rows)
     spared: dict[str, list[str]] = {}
-    for each in found:
-        for kind, why in each.spared.items():
-            spared.setdefault(f"{each.site}: {why}", []).append(kind.replace("_", " "))
-    text = (
-        f"Each store for {minutes:g} minutes (seed {seed}) under clients that are processes of two "
-        "threads and do all that a counter can do, to eight counters. Meanwhile every kind of "
-        "fault befalls requests, clients, servers and clocks; `truecount.testing.soak` tells of "
-        "them. Every call and every return is recorded, and the checker holds them against each "
-        "other. Unknown are the outcomes of calls that ended in an `OutcomeUnknownError`, or whose "
-        "process was killed.\n\n" + table(["", *(each.site for each in found)], rows)
-    )
+    for kind, why in findings.spared.items():
+        spared.setdefault(why, []).append(kind.replace("_", " "))
     if spared:
-        reasons = "; ".join(f"{why} ({', '.join(kinds)})" for why, kinds in spared.items())
-        text += f"\n\nNot everything befalls all. {reasons}."
-    return [Section("Soak", text, failed)]
-
-
-def _faults(kind: str, findings: Findings) -> str:
-    return f"{findings.faults[kind]:,}" if kind in findings.faults else "–"
+        kinds = "; ".join(f"{', '.join(kinds)} ({why})" for why, kinds in spared.items())
+        text += f"\n\nDoes not befall it: {kinds}."
+    return Section(f"Soak: {findings.site}", text, wrong)
 
 
 def _controls(seed: int) -> Section:
@@ -143,7 +134,8 @@ def _controls(seed: int) -> Section:
         "Clients that must be found out, by the same harness and the same checker: some that are "
         "not ours, and ours without one of the rules of [promises.md](promises.md). What takes a "
         "world that no real store makes within seconds (a backup played back, a purge, a request "
-        "answered twice) is left to the simulation.\n\n"
+        "answered twice, a rare order of four requests), or is no untruth but an outcome that "
+        "stays unknown, is left to the simulation.\n\n"
         + table(["client", "seconds until convicted", "by"], rows)
     )
     return Section("Negative controls", text, failed)

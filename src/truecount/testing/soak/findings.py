@@ -58,8 +58,11 @@ class Findings(NamedTuple):
 
     @property
     def unknown(self) -> float:
-        """The share of calls whose callers do not know what became of them."""
-        return (self.counted.unknown + self.counted.cut) / max(self.operations, 1)
+        """The share of calls whose callers were told that nobody knows.
+
+        Not of those who were killed as they waited: it is the soak that says how many these are.
+        """
+        return self.counted.unknown / max(self.operations, 1)
 
     def shortfalls(self, operations: int, each: int, unknown: float = 1.0) -> list[str]:
         """In words, what there is too little of for the verdict to mean anything.

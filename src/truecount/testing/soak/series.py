@@ -125,8 +125,8 @@ def described(findings: Findings) -> str:
     return (
         f"{findings.site}, {findings.seconds:.0f} s, seed {findings.seed}: {findings.verdict}\n"
         f"  {findings.operations:,} operations: {by_op}\n"
-        f"  {counted.unknown:,} unknown to who asked, {counted.open:,} of them for ever; "
-        f"{counted.cut:,} killed as they waited: {findings.unknown:.2%}\n"
+        f"  {counted.unknown:,} unknown to who asked ({findings.unknown:.2%}), {counted.open:,} "
+        f"of them for ever; {counted.cut:,} killed as they waited\n"
         f"  faults: {faults}{spared}\n"
     )
 

@@ -209,7 +209,7 @@ class MotoSite(_Alone):
 
     server = Moto
     skew = 240.0  # a signature is good for five minutes
-    slowness = 4.0
+    slowness = 5.0
     spared: ClassVar = {"server killed": "moto keeps its data in memory only"}
 
 
