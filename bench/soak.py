@@ -101,6 +101,7 @@ def _soaked(findings: Findings, wrong: list[str]) -> Section:
         ("outcome unknown to the caller", f"{counted.unknown:,} ({findings.unknown:.2%})"),
         ("caller killed as it waited", f"{counted.cut:,}"),
         *((kind.replace("_", " "), f"{count:,}") for kind, count in findings.faults.items()),
+        ("gaps that cannot be judged", f"{findings.verdict.undecided:,}"),
         ("contradictions", f"{len(findings.verdict.contradictions):,}"),
     ]
     text = f"{findings.seconds / 60:.0f} minutes, seed {findings.seed}.\n\n" + table(["", ""], rows)

@@ -572,12 +572,16 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 
 def test_what_is_no_history(tmp_path: Path) -> None:
     """Files that no recorder wrote are refused, and say why."""
+    head = f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n'
+    double = '{"t": 1, "call": 1, "op": "double", "at": ["mydomain", "counter1"]}\n'
     for text, words in (
         ("hello\n", "cannot be read"),
         ("[1]\n", "does not begin with a header"),
         (f'{{"{HEADER}": 99, "process": "a"}}\n', "version 99"),
-        (f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n', "no calls"),
-        (f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n{{"t": 1, "ret": 5}}\n', "KeyError"),
+        (f'{{"{HEADER}": {FORMAT}}}\n', "of which process"),
+        (head, "no calls"),
+        (head + '{"t": 1, "ret": 5}\n', "call 5 returns, and did not begin"),
+        (head + double, "no operation 'double'"),
     ):
         path = tmp_path / "a.jsonl"
         path.write_text(text, encoding="utf-8")

@@ -361,6 +361,8 @@ def check(history: tuple[str, ...]) -> None:
         verdict = judge(history)
     except NotAHistoryError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(_complain("interrupted", INTERRUPTED)) from None
     click.echo(str(verdict))
     if verdict.contradictions:
         raise click.exceptions.Exit(REFUSED)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from truecount.testing.checker.judge import judge
-from truecount.testing.checker.life import Contradiction, Life
+from truecount.testing.checker.life import OPERATIONS, Contradiction, Life
 from truecount.testing.checker.reading import History, NotAHistoryError, files_of, lines_of
 
 __all__ = ["Contradiction", "NotAHistoryError", "Verdict", "check"]
@@ -77,12 +77,6 @@ class Verdict:
             text.append(f"the first, of {first.name!r} in {first.domain!r}: {first.text}")
             text += [f"  {line}" for line in self.lines]
         return "\n".join(text)
-
-
-OPERATIONS: Final = (
-    *("open", "add", "set", "update", "compare_and_set", "assign", "reserve", "refresh"),
-    *("receipt", "limit", "delete", "retry", "cancel"),
-)
 
 
 def check(paths: Iterable[str | os.PathLike[str]], *, processes: int | None = None) -> Verdict:

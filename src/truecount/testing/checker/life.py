@@ -8,6 +8,7 @@ __all__ = [
     "ALONE",
     "FIXED",
     "NEVER",
+    "OPERATIONS",
     "TENTATIVE",
     "Bounds",
     "Call",
@@ -20,6 +21,12 @@ __all__ = [
 
 NEVER: Final = 1 << 62
 """An instant that does not come: the end of a call that did not return."""
+
+OPERATIONS: Final = (
+    *("open", "add", "set", "update", "compare_and_set", "assign", "reserve", "refresh"),
+    *("receipt", "limit", "delete", "retry", "cancel"),
+)
+"""What a call may ask for."""
 
 FIXED: Final = 0  # the receipt says which revision it was
 TENTATIVE: Final = 1  # only what the handle showed then does: it may be a later one

@@ -17,6 +17,7 @@ from typing import Any, Final
 from truecount.testing.checker.life import (
     ALONE,
     FIXED,
+    OPERATIONS,
     TENTATIVE,
     Bounds,
     Call,
@@ -89,6 +90,8 @@ class History:
             raise NotAHistoryError(
                 f"{path} is of version {header[HEADER]!r}; this reads version {FORMAT}"
             )
+        if not isinstance(header.get("process"), str):
+            raise NotAHistoryError(f"{path} does not say of which process it is")
         if header["process"] in self._processes:
             raise NotAHistoryError(f"{path} is a second file of one process")
         self._processes[header["process"]] = number
@@ -96,9 +99,8 @@ class History:
         try:
             reader.read(lines)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise NotAHistoryError(
-                f"{path} cannot be read: {type(error).__name__}: {error}"
-            ) from error
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise NotAHistoryError(f"{path} cannot be read: {what}") from error
 
 
 class _Reader:
@@ -124,6 +126,8 @@ class _Reader:
                 if number in others:
                     others.remove(number)
                     continue
+                if number not in begun:
+                    raise ValueError(f"call {number} returns, and did not begin")
                 asked = begun.pop(number)
                 at = asked["at"]
                 self._ended(lives[at[0], at[1]], asked, line)
@@ -131,6 +135,8 @@ class _Reader:
                 if self.history.life(line["at"], self.key_ttl) is None:
                     others.add(line["call"])
                     continue
+                if line["op"] not in OPERATIONS:
+                    raise ValueError(f"there is no operation {line['op']!r}")
                 begun[line["call"]] = line
                 tally[line["op"]] += 1
             elif "try" in line:

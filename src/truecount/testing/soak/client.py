@@ -349,6 +349,7 @@ def main() -> int:
     orders = Orders.read(sys.argv[1])
     if orders.naive:
         NaiveHand(orders).work()
+        return 0
     if not orders.without:
         return Client(orders).run()
     from truecount.testing.soak.switches import without  # which imports the simulation

@@ -38,7 +38,7 @@ def series(
 
     Yields what was found (None: there is no such server here) and, in words,
     why that is not enough: nothing, when the soak is passed. The history of a
-    contradiction is kept, others are removed.
+    soak that is not passed is kept, others are removed.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -56,19 +56,23 @@ def series(
         soaks: set[Future[Findings | str]] = {
             pool.submit(_soaked, name, seconds, seed) for name in tasks
         }
-        while soaks:
-            done, soaks = wait(soaks, LOOK, FIRST_COMPLETED)
-            while not states.empty():
-                name, state = states.get()
-                shown = f"{state.operations:,} operations, {state.faults:,} faults"
-                progress.update(tasks[name], completed=state.seconds, shown=shown)
-            for each in done:
-                findings = each.result()
-                if isinstance(findings, str):
-                    yield None, [findings]
-                else:
-                    progress.update(tasks[findings.site], completed=seconds)
-                    yield findings, _failures(findings)
+        try:
+            while soaks:
+                done, soaks = wait(soaks, LOOK, FIRST_COMPLETED)
+                while not states.empty():
+                    name, state = states.get()
+                    shown = f"{state.operations:,} operations, {state.faults:,} faults"
+                    progress.update(tasks[name], completed=state.seconds, shown=shown)
+                for each in done:
+                    findings = each.result()
+                    if isinstance(findings, str):
+                        yield None, [findings]
+                    else:
+                        progress.update(tasks[findings.site], completed=seconds)
+                        yield findings, _failures(findings)
+        except BaseException:  # whatever it is, Ctrl-C too: those that wait do not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 _states: SimpleQueue[tuple[str, State]] | None = None
@@ -93,10 +97,13 @@ def _soaked(name: str, seconds: float, seed: int) -> Findings | str:
     kept = False
     try:
         findings = soak(make, name, folder, plan, watch)
-        kept = bool(findings.verdict.contradictions)
+        kept = bool(_failures(findings))
         return findings
     except FileNotFoundError as error:
         return f"{name}: {error}"
+    except RuntimeError as error:
+        kept = True
+        return f"{name}: {error}; what was recorded is in {folder}"
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
