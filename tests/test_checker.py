@@ -64,6 +64,11 @@ class Story:
             lines.append({"t": end, "ret": number, **came})
         return number
 
+    def open_refused(self, begin: int, end: int, told: dict[str, Any], **facts: Any) -> None:
+        """An opening that was refused, and what its error tells."""
+        self.call("open", begin, end, **facts)
+        self.files["a"][-1].update(told)
+
     def check(self) -> Verdict:
         """The verdict."""
         folder = self.folder / f"story{next(_folders)}"
@@ -202,6 +207,34 @@ def test_wrong_refusal(story: Story, refusal: str) -> None:
     clears(story)
     REFUSALS[refusal](story)
     convicts(story, "Error: ")
+
+
+def test_opened_with_other_bounds(story: Story) -> None:
+    """Who asks for bounds and is shown others ought to have been told of the mismatch."""
+    story.call("limit", 5, 6, minimum=0, view=(101, 0, 0, None))
+    story.call("open", 7, 8, initial=0, create=True, minimum=0, view=(101, 0, 0, None))
+    clears(story)
+    story.call("open", 9, 10, initial=0, create=True, minimum=7, view=(101, 0, 0, None))
+    convicts(story, "it was opened with the minimum 7, and shows 0")
+
+
+def test_bounds_that_nobody_asked_for(story: Story) -> None:
+    """A refusal for bounds that were made up, where others were set and another asked for."""
+    story.call("limit", 5, 6, maximum=1000, view=(101, 0, None, 1000))
+    story.call("add", 7, 8, n=5, receipt=(0, 5, 102))
+    clears(story)
+    story.call("add", 9, 10, n=1, error="BoundsError", value=5, maximum=5)
+    convicts(story, "BoundsError: ")
+
+
+def test_a_mismatch_with_bounds_that_never_were(story: Story) -> None:
+    """Who attaches is told of other bounds than were asked for, which nobody had set."""
+    story.call("limit", 5, 6, maximum=7, view=(101, 0, None, 7))
+    asked = {"initial": 0, "create": True, "maximum": 9, "error": "BoundsMismatchError"}
+    story.open_refused(7, 8, told={"minimum": None, "maximum": 7}, **asked)
+    clears(story)
+    story.open_refused(9, 10, told={"minimum": None, "maximum": 8}, **asked)
+    convicts(story, "BoundsMismatchError: ")
 
 
 def test_refusals_that_were_right_for_a_moment(story: Story) -> None:

@@ -189,11 +189,7 @@ class _Walk:
         self.created: list[Loose] = []
         self.possible = _Possible(facts.possible, dice)
         self.asked = set(facts.bounds)
-        self.sides = [
-            {bounds[side] for bounds in facts.bounds}
-            | {limit[name] for _, _, limit in facts.limits if name in limit}
-            for side, name in enumerate(("minimum", "maximum"))
-        ]
+        self.sides = facts.asked_for()
 
     def run(self) -> None:
         """Walk from the first revision to the last."""

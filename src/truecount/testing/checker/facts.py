@@ -122,6 +122,14 @@ class Facts:
         self.fences: list[Fence] = []
         self.keys: dict[str, _Key] = {}
 
+    def asked_for(self) -> list[set[int | None]]:
+        """The minima and the maxima that anybody has asked for."""
+        return [
+            {bounds[side] for bounds in self.bounds}
+            | {limit[name] for _, _, limit in self.limits if name in limit}
+            for side, name in enumerate(("minimum", "maximum"))
+        ]
+
     def release(self, row: Row) -> None:
         """``row`` is not of the revision that was shown after it: it may be of an earlier one."""
         op = "limit" if row.kind == ALONE else "assign"
@@ -226,6 +234,12 @@ def _opened(facts: Facts, call: Call, fate: _Fate | None) -> None:
                 _refuse(facts, call, fate.refusal)
             if fate.refusal is not None or fate.cancelled:
                 return
+    elif (view := call.came.get("view")) is not None:
+        _, _, _, *bounds = view
+        for name, bound in zip(("minimum", "maximum"), bounds, strict=True):
+            if asked.get(name, bound) != bound:
+                text = f"it was opened with the {name} {asked[name]}, and shows {bound}"
+                facts.life.contradict(text, end, (call.call,), view[0])
     if created:
         loose = Loose("create", call.call, call.begin, end, after=asked["initial"])
         facts.creations.append(loose)

@@ -82,6 +82,10 @@ class _Court:
         self.murky = sorted(seams, key=_position)
         deletions = [x for x in (*facts.due, *facts.possible) if x.op == "delete"]
         self.deletions = sorted(deletions, key=_end)
+        self.sides = [
+            {None, *asked, *(bounds[side] for bounds in chain.bounds.values())}
+            for side, asked in enumerate(facts.asked_for())
+        ]
         self._measure()
 
     def _measure(self) -> None:
@@ -284,7 +288,9 @@ class _Court:
                 return False
             if not (self._was(value, refused) or self._is_open(refused)):
                 return False
-            return told in self._bounds_during(refused) or self._may_have_had(refused)
+            if told in self._bounds_during(refused):
+                return True
+            return self._may_have_had(refused) and self._were_ever(told)
         if refused.call.op == "open":
             return False  # not absurd: its own bounds hold its initial value
         bounds = self._bounds_during(refused)
@@ -308,6 +314,10 @@ class _Court:
         return not self.chain.bounds or any(
             each.op == "limit" and each.begin <= refused.end for each in loose
         )
+
+    def _were_ever(self, told: Bounds) -> bool:
+        """Whether somebody has asked for such bounds, or seen them."""
+        return all(bound in there for bound, there in zip(told, self.sides, strict=True))
 
     def _was_reused(self, refused: Refused) -> bool:
         use = self.facts.keys.get(refused.came.get("key") or refused.call.asked["key"])
@@ -336,9 +346,10 @@ class _Court:
 
     def _was_mismatched(self, refused: Refused) -> bool:
         asked, came = refused.call.asked, refused.came
-        return any(
+        differs = any(
             bound in asked and asked[bound] != came.get(bound) for bound in ("minimum", "maximum")
         )
+        return differs and self._were_ever((came.get("minimum"), came.get("maximum")))
 
     # Revisions in which nothing changed
 
