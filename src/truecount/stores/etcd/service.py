@@ -45,6 +45,8 @@ _REFUSALS: Final = ("CERTIFICATE", "HANDSHAKE", "UNKNOWN_CA", "VERSION")
 
 _WHO: Final = "name a user in the URL, as in etcd://USER:PASSWORD@host:2379"
 
+_SPEAKS_TLS: Final = "speaks TLS, as etcds:// does"
+
 Operation: TypeAlias = dict[str, Any]
 """A step or a condition of a transaction, as etcd's JSON has it."""
 
@@ -269,7 +271,10 @@ class Service:
                 raise
             self._at = at
             return answer
-        raise StoreUnavailableError(f"{self.shown} cannot be reached: {trouble}") from trouble
+        what = f"{self.shown} cannot be reached: {trouble}"
+        if self._has_tls and isinstance(trouble and trouble.__cause__, ConnectionResetError):
+            what += f". If it goes on so, look whether it {_SPEAKS_TLS}"
+        raise StoreUnavailableError(what) from trouble
 
     def _span(self, left: float | None) -> float:
         return max(self._read_timeout if left is None else min(self._read_timeout, left), SHORTEST)
@@ -313,7 +318,7 @@ class Service:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> Ambiguous:
-        remedy = "speaks TLS, as etcds:// does" if self._has_tls else "wants TLS, as in etcds://"
+        remedy = _SPEAKS_TLS if self._has_tls else "wants TLS, as in etcds://"
         return Ambiguous(
             StoreUnavailableError(
                 f"{self.shown} broke the connection ({error or type(error).__name__}): if it goes "
