@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from truecount import (
     combine,
     connect,
 )
-from truecount.change import Answer, Batch
-from truecount.combine import SENT
+from truecount.change import Add, Answer, Batch
+from truecount.combine import SENT, Ticket, line_at, see_through
+from truecount.drive import run
 from truecount.record import Address
 from truecount.stores.base import Ambiguous
 from truecount.testing.conformance import in_threads
@@ -460,3 +462,22 @@ def test_a_process_keeps_its_name_where_it_compares_and_sets() -> None:
     kept = store.read(Address("mydomain", "counter1"), timeout=1)
     assert kept is not None
     assert len(kept.ledger) == 1
+
+
+def test_the_next_one_is_known_before_somebody_is_woken() -> None:
+    """However fast the one who is woken goes on, it wakes the next, and nobody is forgotten."""
+    with connect("memory://hasty") as store:
+        counter = Counter("mydomain", "counter1", store=store)
+        line = line_at(store, Address("mydomain", "counter1"), counter.revision)
+        leader, *others = (Ticket(line, Add(1), prompt=number > 0) for number in range(4))
+        woken = []
+
+        def go_on(ticket: Ticket) -> None:
+            woken.append(ticket)
+            ticket.pass_on()
+
+        for ticket in others:
+            ticket.waker = partial(go_on, ticket)
+        assert [line.join(ticket) for ticket in (leader, *others)] == [True, False, False, False]
+        run(see_through(line, leader), store, 5)
+        assert woken == others

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -96,7 +97,7 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
 class _Caller(Ticket):
     """One who waits in an event loop for what becomes of a change."""
 
-    __slots__ = ("alarm", "box", "end", "failure", "future", "job", "store")
+    __slots__ = ("alarm", "begun", "box", "end", "failure", "future", "job", "store")
 
     def __init__(self, line: Line, change: Change, store: Store, timeout: float | None) -> None:
         super().__init__(line, change)
@@ -106,6 +107,7 @@ class _Caller(Ticket):
         self.store = store
         self.failure: BaseException | None = None
         self.job: Future[None] | None = None
+        self.begun = False
         self.end: float | None = None
         self.alarm: _Alarm | None = None
         if timeout is not None:
@@ -117,11 +119,11 @@ class _Caller(Ticket):
             refuse_nested()
         try:
             running.add(thread)
-            leads = line.join(self)
+            if line.join(self):
+                with line.lock:
+                    self.lead()
         finally:
             running.discard(thread)
-        if leads:
-            self.lead()
 
     entrances.add(__init__.__code__)
 
@@ -133,13 +135,17 @@ class _Caller(Ticket):
             self.box.post(self)
 
     def lead(self) -> None:
-        """Have a thread send a batch, unless one does."""
+        """Have a thread send a batch, unless one does. Under the line's lock."""
         if self.job is None:
             with suppress(RuntimeError):  # the interpreter ends
                 self.job = _pools(self.store).leaders.submit(self.see_through)
 
     def see_through(self) -> None:
         """Lead until the outcome of this caller's change is known, or its time is over."""
+        with self.line.lock:
+            if self.begun or not self.leads:
+                return  # another thread does, or this caller has left
+            self.begun = True
         try:
             run(self.line.lead(self), self.store, _left(self.end))
         except BaseException as error:
@@ -155,20 +161,21 @@ class _Caller(Ticket):
 
     def expire(self) -> None:
         """The time is over. Who leads is told by the plan, unless it waits for a thread yet."""
-        if self.job is None or self.job.cancel():
-            _inside(self.line.expire, self)
-            self.look()
+        _inside(self.line.expire, self)
+        self.look()
+
+    def may_leave(self) -> bool:
+        return self.job is None or self.job.cancel()
 
     def leave(self, interruption: BaseException) -> None:
         """Go, interrupted. What was sent stays to be seen through."""
-        if self.job is not None and not self.job.cancel():
-            if self.decided is None and self.error is None:
-                note(interruption)
-        elif isinstance(interruption, GeneratorExit):
+        if isinstance(interruption, GeneratorExit):
             # A collector of garbage may come at any moment, even while this thread has the lock.
-            _pools(self.store).others.submit(self.line.drop, self, interruption)
-        else:
-            _inside(self.line.drop, self, interruption)
+            _pools(self.store).others.submit(self.line.drop, self, interruption, leading=False)
+            return
+        left = _inside(partial(self.line.drop, leading=False), self, interruption)
+        if not (left or self.decided or self.error):
+            note(interruption)
 
 
 class _Box:

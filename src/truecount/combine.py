@@ -99,6 +99,10 @@ class Ticket:
             self.after.wake()
             self.after = None
 
+    def may_leave(self) -> bool:
+        """Whether nobody leads in its name yet. Under the line's lock."""
+        return True
+
     def watch(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called when there is something to do; False when there is already."""
         with self.line.lock:
@@ -218,7 +222,7 @@ class Line:
     def expire(self, ticket: Ticket) -> None:
         """Leave because the time is over: unsent is definite, sent is unknown."""
         with self.lock:
-            if ticket.decided is not None or ticket.error is not None:
+            if ticket.decided is not None or ticket.error is not None or not ticket.may_leave():
                 return  # called at the last moment
             flight, index = self._remove(ticket)
             if flight is None:
@@ -232,14 +236,20 @@ class Line:
                 ticket.error = Pending(flight.sealed.again(), index, cause)
             self._step_down(ticket)
 
-    def drop(self, ticket: Ticket, interruption: BaseException) -> None:
-        """Leave because the caller was interrupted; note it when its change was on its way."""
+    def drop(self, ticket: Ticket, interruption: BaseException, *, leading: bool = True) -> bool:
+        """Leave because the caller was interrupted; note it when its change was on its way.
+
+        Not ``leading``: only if nobody leads in its name. Returns whether it has left.
+        """
         with self.lock:
+            if not leading and not ticket.may_leave():
+                return False
             flight, _ = self._remove(ticket)
             self._step_down(ticket)
             goes_on = flight is not None and (flight.sealed.in_doubt or self.flight is flight)
         if goes_on:
             note(interruption)
+        return True
 
     # Going straight through
 
@@ -339,17 +349,19 @@ class Line:
             if answer.view is not None:
                 self.revision = answer.view.stamp.revision
             view = answer.view
-            latest = None
+            head = latest = None
             for ticket, outcome in zip(flight.tickets, answer.outcomes, strict=True):
                 if ticket is None:
                     continue
                 ticket.decided = (outcome, view)
-                if latest is None or not ticket.prompt:
+                if not ticket.prompt:
                     ticket.wake()
+                elif latest is None:
+                    head = latest = ticket
                 else:
-                    latest.after = ticket
-                if ticket.prompt:
-                    latest = ticket
+                    latest.after = latest = ticket
+            if head is not None:
+                head.wake()  # not before it knows who is next
             self._land(flight)
             self._hand_over()
         return True

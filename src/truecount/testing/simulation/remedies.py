@@ -222,12 +222,12 @@ class _LeavingAtWill(World):
 
 
 class _DroppingLine(Line):
-    def drop(self, ticket: Ticket, interruption: BaseException) -> None:
+    def drop(self, ticket: Ticket, interruption: BaseException, *, leading: bool = True) -> bool:
         if ticket.leads and self.flight is not None:
             others = [other for other in self.flight.tickets if other not in (None, ticket)]
             self.flight = None
             self.waiting[:0] = others
-        super().drop(ticket, interruption)
+        return super().drop(ticket, interruption, leading=leading)
 
 
 @_without("dead leaders", "the batch of a leader that died is sent again under a new number")
