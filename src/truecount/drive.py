@@ -114,7 +114,11 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
         raise
     finally:
         if not orphans:  # else it is the parent's
-            turn.give()
+            try:
+                turn.give()
+            except BaseException:  # struck just here: once more, or it is kept for good
+                turn.give()
+                raise
 
 
 def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -> Any:
