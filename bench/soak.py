@@ -69,12 +69,12 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     sections: list[Section] = []
-    absent: list[str] = []
+    failed: list[str] = []
     if options.minutes:
         names = [options.store] if options.store else list(SITES)
         for findings, wrong in series(names, options.minutes * 60, options.seed, options.jobs):
             if findings is None:
-                absent += wrong
+                failed += wrong
             else:
                 sys.stderr.write(described(findings))
                 sections.append(_soaked(findings, wrong))
@@ -88,9 +88,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.calls:
             sections.append(_simulate(options.first, options.calls))
     write(DOCS / "evidence.md", PREFACE, sections, "make soak")
-    for what in absent:
+    for what in failed:
         sys.stderr.write(f"MISSED: {what}\n")
-    return report(sections) or bool(absent)
+    return report(sections) or bool(failed)
 
 
 def _soaked(findings: Findings, wrong: list[str]) -> Section:
@@ -111,6 +111,8 @@ def _soaked(findings: Findings, wrong: list[str]) -> Section:
     if spared:
         kinds = "; ".join(f"{', '.join(kinds)} ({why})" for why, kinds in spared.items())
         text += f"\n\nDoes not befall it: {kinds}."
+    if wrong:
+        text += f"\n\n**Not passed**: {'; '.join(wrong)}."
     return Section(f"Soak: {findings.site}", text, wrong)
 
 
