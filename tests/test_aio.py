@@ -30,7 +30,7 @@ from truecount import (
     connect,
 )
 from truecount.change import Add, Answer, Batch
-from truecount.combine import SENT
+from truecount.combine import SENT, Line, Ticket
 from truecount.record import Address
 from truecount.testing.faulty import FaultyStore
 
@@ -267,6 +267,50 @@ def test_a_timeout_in_line(url: str) -> None:
         return await c.refresh()
 
     assert asyncio.run(main()) == 1
+
+
+def test_a_timeout_while_called_to_lead(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose time is over just as it is called to lead leads on, and it alone."""
+    permits = threading.Semaphore(0)
+    inside: list[int] = []  # how many requests there were at once, as each came
+
+    class Gated(FaultyStore):
+        requests = 0
+
+        def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+            self.requests += 1
+            inside.append(self.requests)
+            permits.acquire(timeout=20)
+            try:
+                return super().settle(address, batch, timeout=timeout)
+            finally:
+                self.requests -= 1
+
+    expire = Line.expire
+
+    def called_meanwhile(line: Line, ticket: Ticket) -> None:
+        permits.release()  # who leads has done, and calls this one
+        end = time.monotonic() + 5
+        while len(inside) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        expire(line, ticket)
+
+    async def main() -> None:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        first = asyncio.create_task(c.add(1))
+        await soon(lambda: bool(inside))
+        monkeypatch.setattr(Line, "expire", called_meanwhile)
+        others = [asyncio.create_task(c.add(n, timeout=t)) for n, t in ((2, 0.05), (4, 20))]
+        await soon(lambda: len(inside) > 1)
+        await asyncio.sleep(0.1)  # another leader would come
+        for _ in range(10):
+            permits.release()
+        assert [(await task).after for task in (first, *others)] == [1, 3, 7]
+        assert set(inside) == {1}
+        assert await c.refresh() == 7
+
+    with Gated(connect(url)) as store:
+        asyncio.run(main())
 
 
 def test_tasks_and_threads_share_a_line(url: str) -> None:
