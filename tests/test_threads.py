@@ -481,3 +481,14 @@ def test_the_next_one_is_known_before_somebody_is_woken() -> None:
         assert [line.join(ticket) for ticket in (leader, *others)] == [True, False, False, False]
         run(see_through(line, leader), store, 5)
         assert woken == others
+
+
+def test_no_time_and_somebody_else_was_first() -> None:
+    """Who has no time to look again is refused once, and not for ever, by what it knew."""
+    with ComparingStore(connect("memory://first")) as ours, connect("memory://first") as theirs:
+        counter = Counter("mydomain", "counter1", store=ours)
+        counter.add(1)
+        Counter("mydomain", "counter1", store=theirs).add(2)
+        with pytest.raises(StoreTimeoutError, match="other writers were first"):
+            counter.add(4, timeout=0)
+        assert counter.add(8, timeout=0).after == 11

@@ -369,6 +369,7 @@ class Line:
     def _fail(self, flight: Flight, ticket: Ticket, cause: CounterError | None) -> None:
         """The leader's attempts are at an end: unknown is its outcome, or refused the batch."""
         with self.lock:
+            self.known = None  # it may be what kept the batch from being applied
             others = [other for other in flight.tickets if other not in (None, ticket)]
             if flight.sealed.shared or cause is None:
                 # Others may know it yet: they have longer to wait.
