@@ -202,18 +202,18 @@ class Director:
             self._storm(kind, until)
 
     def _storm(self, kind: str, until: float) -> None:
-        """Have it happen often, until it has a few times, and once at least."""
-        before = self._happened(kind)
-        self.site.make(Weather(next(self._seeds), **{**self.mild, kind: ROUGH}))
-        while (happened := self._happened(kind) - before) < ENOUGH:
-            time.sleep(0.02)
-            if time.monotonic() > until + (0.0 if happened > 0 else PATIENCE):
-                break
+        """Have it happen often, until it has a few times, and once at least.
 
-    def _happened(self, kind: str) -> int:
-        """How often it did; what is late is counted when it has arrived."""
-        late = sum(proxy.held for proxy in self.site.proxies) if kind == "late" else 0
-        return self.site.tally[kind] + late
+        What is late has happened once it has arrived; what waits to is on its way.
+        """
+        before = self.site.tally[kind]
+        self.site.make(Weather(next(self._seeds), **{**self.mild, kind: ROUGH}))
+        while (now := time.monotonic()) < until + PATIENCE:
+            happened = self.site.tally[kind] - before
+            waiting = sum(proxy.held for proxy in self.site.proxies) if kind == "late" else 0
+            if happened and (now > until or happened + waiting >= ENOUGH):
+                return
+            time.sleep(0.02)
 
     def _next(self) -> str:
         """The kind of the next fault."""
