@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter as Tally
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,7 +19,9 @@ from truecount import (
     StoreFullError,
     StoreUnavailableError,
 )
+from truecount.record import Address
 from truecount.steps import Read
+from truecount.stores.base import Ambiguous
 from truecount.testing.faulty import FaultyStore
 from truecount.testing.fixtures import Faulty
 from truecount.testing.weather import KINDS, Weather
@@ -43,6 +49,36 @@ def test_what_is_told_is_counted(faulty_store: Faulty) -> None:
     assert c.refresh() == 6
     assert store.writes == writes + 4
     assert store.tally == {"cut_after": 1, "cut_before": 1, "refuse": refused}
+
+
+class Hesitant(deque[Any]):
+    """Whoever has looked at what comes next gives way to another thread."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        time.sleep(0.02)
+        return found
+
+
+def test_what_is_told_befalls_one_call(faulty_store: Faulty) -> None:
+    """Of threads that write at once, one loses its reply, and all others find the store down."""
+    store = faulty_store("memory://threads")
+    store._fates = Hesitant()
+    address = Address("mydomain", "counter1")
+    Counter("mydomain", "counter1", store=store)
+    record = store.read(address, timeout=None)
+    assert record is not None
+    store.lose_replies(1)
+    store.go_down()
+    with ThreadPoolExecutor(4) as pool:
+        writes = [
+            pool.submit(store.replace, address, record, record, timeout=None) for _ in range(4)
+        ]
+    assert Tally(type(write.exception()) for write in writes) == {
+        Ambiguous: 1,
+        StoreUnavailableError: 3,
+    }
+    assert store.tally == {"cut_after": 1, "refuse": 3}
 
 
 def held(store: FaultyStore, change: Callable[..., Any], amount: int) -> OutcomeUnknownError:

@@ -120,9 +120,10 @@ class FaultyStore(Store):
 
         What is late stays so until `release`, or its turn.
         """
-        self.down = False
         self.weather = None
-        self._fates.clear()
+        with self._lock:
+            self.down = False
+            self._fates.clear()
 
     def release(self) -> int:
         """Carry out what is late, one after the other: how many the store has answered."""
@@ -178,7 +179,6 @@ class FaultyStore(Store):
         """What comes of ``step``, in the end."""
         deadline = Deadline(timeout)
         self._deliver(self._overtaken())
-        self._check()
         kind, seconds, turns = self._befalls(step)
         if kind != "late":
             self._count(kind)
@@ -197,28 +197,29 @@ class FaultyStore(Store):
 
     def _befalls(self, step: StoreStep) -> tuple[str, float, int]:
         """What befalls ``step``: the kind, for how many seconds, or by how many turns."""
+        told = self._check(write=not isinstance(step, Read))
+        if told is not None:
+            return told, 0.0, 0
         weather = self.weather
-        if not isinstance(step, Read):
-            self.writes += 1
-            try:
-                told = self._fates.popleft()
-            except IndexError:
-                pass
-            else:
-                if isinstance(told, CounterError):
-                    self._count("refuse")
-                    raise told
-                return told, 0.0, 0
         if weather is None or (drawn := weather.draw(step)) is None:
             return FAIR, 0.0, 0
         return drawn.kind, drawn.seconds, drawn.dice.randint(1, _SOON)
 
-    def _check(self) -> None:
-        if self._fates and self._fates[0] == _DOWN:
-            self.down = True
-        if self.down:
-            self._count("refuse")
-            raise StoreUnavailableError("the store is down")
+    def _check(self, *, write: bool = False) -> str | None:
+        """What was told for this request, which takes it, so that it befalls no other."""
+        with self._lock:
+            told: str | CounterError | None = None
+            if self._fates and self._fates[0] == _DOWN:
+                self.down = True
+            if self.down:
+                told = StoreUnavailableError("the store is down")
+            elif write:
+                self.writes += 1
+                told = self._fates.popleft() if self._fates else None
+            if isinstance(told, CounterError):
+                self._tally["refuse"] += 1
+                raise told
+            return told
 
     def _overtaken(self) -> list[_Late]:
         """What the weather made late, and was overtaken often enough."""
