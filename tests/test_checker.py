@@ -197,6 +197,11 @@ REFUSALS: dict[str, Callable[[Story], object]] = {
     "reused": lambda s: s.call("add", 7, 8, n=1, key="k", error="KeyReusedError"),
     "mismatch": lambda s: s.call("open", 7, 8, initial=0, create=True, error="BoundsMismatchError"),
     "damaged": lambda s: s.call("refresh", 7, 8, error="DamagedRecordError"),
+    "cancelled": lambda s: s.call("add", 7, 8, n=1, error="CounterError"),
+    "of what expects nothing": lambda s: s.call("add", 7, 8, n=1, error="OutOfSyncError", actual=5),
+    "of what has no key": lambda s: s.call("add", 7, 8, n=1, error="KeyReusedError"),
+    "of what asks for no bounds": lambda s: s.call("add", 7, 8, n=1, error="BoundsMismatchError"),
+    "unheard of": lambda s: s.call("add", 7, 8, n=1, error="NoSuchError"),
 }
 
 
@@ -235,6 +240,57 @@ def test_a_mismatch_with_bounds_that_never_were(story: Story) -> None:
     clears(story)
     story.open_refused(9, 10, told={"minimum": None, "maximum": 8}, **asked)
     convicts(story, "BoundsMismatchError: ")
+
+
+def test_bounds_that_vanish(story: Story) -> None:
+    """An acknowledged change of the bounds, and later looks that show the old ones."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("refresh", 7, 8, view=(101, 0, None, 10))
+    clears(story)
+    story.call("add", 9, 10, n=20, receipt=(0, 20, 102), view=(102, 20))
+    convicts(story, "the maximum became none by revision 102, which nobody had asked for")
+
+
+def test_bounds_of_a_refused_change(story: Story) -> None:
+    """A change of the bounds that was refused, and whose bounds are there all the same."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("limit", 7, 8, maximum=3, error="BoundsError", value=5)
+    clears(story)
+    story.call("refresh", 9, 10, view=(102, 5, None, 3))
+    convicts(story, "the maximum became 3 by revision 102, which nobody had asked for")
+
+
+def test_bounds_set_too_late(story: Story) -> None:
+    """Bounds that are seen before anybody has asked for them."""
+    story.call("refresh", 5, 6, view=(101, 0, None, 10))
+    story.call("limit", 7, 8, maximum=10, view=(102, 0, None, 10))
+    convicts(story, "the maximum became 10 by revision 101, which nobody had asked for")
+
+
+def test_bounds_between_two_looks(story: Story) -> None:
+    """Bounds that were not seen are those before, those after, or of a change between them."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("limit", 7, None, by="b", maximum=50)
+    story.call("add", 8, 9, n=12, create=True, receipt=(0, 12, 103))
+    story.call("limit", 10, 11, maximum=15, view=(104, 12, None, 15))
+    clears(story)
+
+
+@pytest.mark.parametrize("told", [{"key": "k", "view": (102, 12, None, 10)}, {"create": True}])
+def test_bound_crossed_under_a_key(story: Story, told: dict[str, Any]) -> None:
+    """A change with a key, and one of `Domain.add`, is held to the bounds as any other."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("add", 7, 8, n=12, receipt=(0, 12, 102), **told)
+    story.call("refresh", 9, 10, view=(102, 12, None, 10))
+    convicts(story, "revision 102 left 12, outside")
+
+
+def test_bound_crossed_and_not_seen(story: Story) -> None:
+    """No bounds were seen of a revision; but none that may have held then allow its value."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("add", 7, 8, n=12, create=True, receipt=(0, 12, 102))
+    story.call("add", 9, 10, n=-9, receipt=(12, 3, 103), view=(103, 3, None, 10))
+    convicts(story, "revision 102 left 12, outside of every maximum that it may have had")
 
 
 def test_refusals_that_were_right_for_a_moment(story: Story) -> None:
@@ -284,6 +340,19 @@ def test_a_cancellation_for_all_of_a_batch(story: Story) -> None:
     elsewhere = story.call("add", 5, 6, by="b", n=9, unknown="OutcomeUnknownError")
     story.call("retry", 9, 10, by="b", of=["b", elsewhere], error="CounterError")
     convicts(story, "nobody has cancelled what is told to be cancelled")
+
+
+def test_a_keyed_change_told_to_be_applied(story: Story) -> None:
+    """A cancellation that came too late says that a change was applied, also under a key."""
+    unknown = story.call("add", 5, 7, n=7, key="k", unknown="OutcomeUnknownError")
+    story.call("cancel", 8, 9, of=["a", unknown], done=False)
+    story.call("add", 12, 13, n=3, receipt=(7, 10, 102))
+    clears(story)
+    unknown = story.call("add", 14, 15, n=9, key="l", unknown="OutcomeUnknownError")
+    story.call("cancel", 16, 17, of=["a", unknown], done=False)
+    story.call("add", 18, 19, n=3, receipt=(10, 13, 103))
+    story.call("refresh", 20, 21, view=(103, 13))
+    convicts(story, "a change that was acknowledged is nowhere in the chain")
 
 
 def test_a_key_applied_twice(story: Story) -> None:

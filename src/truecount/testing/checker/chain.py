@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain as chained
 from itertools import islice, permutations, takewhile
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from truecount.testing.checker.facts import Facts, Loose
 from truecount.testing.checker.life import ALONE, FIXED, NEVER, Bounds, Row, Sight, process_of
 
-__all__ = ["ABSENT", "Chain", "Seam", "chain_of"]
+__all__ = ["ABSENT", "Chain", "Seam", "Stretch", "chain_of"]
 
 ABSENT: Final = None
 """The value where there is no counter."""
@@ -98,6 +98,21 @@ class Seam:
         return max(0, self.missing - sum(_alone(loose) for loose in self.fill))
 
 
+class Stretch(NamedTuple):
+    """Positions from one at which the bounds were seen, to the next at which they were.
+
+    ``first`` is -1, and ``before`` None, ahead of the first of all; ``last`` is
+    the number of positions, and ``after`` None, behind the last. ``unseen`` are
+    positions in it whose bounds nobody was told.
+    """
+
+    first: int
+    last: int
+    before: Bounds | None
+    after: Bounds | None
+    unseen: list[int]
+
+
 class Chain:
     """The states in order, position by position, in parallel lists.
 
@@ -115,6 +130,7 @@ class Chain:
         self.ends: list[int] = []
         self.calls: list[int] = []
         self.bounds: dict[int, Bounds] = {}  # by position, where they change
+        self.stretches: list[Stretch] = []  # where they change, or were not seen
         self.guessed: list[int] = []  # positions whose order is one of several
         self.looks: dict[int, tuple[int, int]] = {}  # when the latest began, and its call
         self.enders: dict[int, int] = {}  # the call that ends it, where that is another one
@@ -188,8 +204,9 @@ class _Walk:
         self.creations = sorted(facts.creations, key=lambda loose: loose.begin, reverse=True)
         self.created: list[Loose] = []
         self.possible = _Possible(facts.possible, dice)
-        self.asked = set(facts.bounds)
-        self.sides = facts.asked_for()
+        self.bounds: Bounds | None = None  # seen last
+        self.seen_at = -1  # where that was
+        self.unseen: list[int] = []  # positions since
 
     def run(self) -> None:
         """Walk from the first revision to the last."""
@@ -201,8 +218,6 @@ class _Walk:
         if _begins_absent(facts):
             value, chain.first_is_absent = ABSENT, True
         revision = time = 0
-        known: Bounds | None = None
-        unproven: list[int] = []  # positions since bounds were last known
         group: Sequence[Row]
         while row_at < row_count or sight_at < sight_count:
             here = rows[row_at][0] if row_at < row_count else NEVER
@@ -252,19 +267,17 @@ class _Walk:
             revision = here
             position = len(chain.values) - 1
             if bounds is not None:
-                if bounds is not known and bounds != known:
-                    self._rebound(known, bounds, position, unproven)
-                    known = bounds
-                elif unproven:
-                    self._within(unproven, known, None)
+                if self.unseen or (bounds is not self.bounds and bounds != self.bounds):
+                    self._bind(bounds, position)
+                self.seen_at = position
                 if bounds != (None, None):
                     for at in range(position, max(-1, position - (row_at - first or 1)), -1):
-                        self._hold(at, (bounds,))
-                unproven.clear()
+                        self._hold(at, bounds)
             else:
-                unproven.extend(range(max(0, position + 1 - max(1, row_at - first)), position + 1))
-        if unproven and known is not None:
-            self._within(unproven, known, None)
+                count = max(1, row_at - first)
+                self.unseen.extend(range(max(0, position + 1 - count), position + 1))
+        if self.unseen:
+            self._bind(None, len(chain.values))
         self._end(value, revision)
 
     # Groups: the changes of one revision
@@ -507,45 +520,28 @@ class _Walk:
 
     # Bounds
 
-    def _hold(self, position: int, bounds: Iterable[Bounds]) -> None:
-        """The value at ``position`` is within one of ``bounds``."""
+    def _bind(self, bounds: Bounds | None, position: int) -> None:
+        """At ``position`` bounds are seen: other ones, or for the first time since a while."""
+        chain = self.chain
+        stretch = Stretch(self.seen_at, position, self.bounds, bounds, self.unseen)
+        chain.stretches.append(stretch)
+        self.unseen = []
+        if bounds is not None and bounds != self.bounds:
+            chain.bounds[position] = self.bounds = bounds
+
+    def _hold(self, position: int, bounds: Bounds) -> None:
+        """The value at ``position`` is within ``bounds``."""
         chain = self.chain
         value = chain.values[position]
-        if value is ABSENT:
+        minimum, maximum = bounds
+        if value is ABSENT or (
+            (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+        ):
             return
-        for minimum, maximum in bounds:
-            if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
-                return
-        shown = " or ".join(f"{_bound(low)} to {_bound(high)}" for low, high in bounds)
+        shown = f"{_bound(minimum)} to {_bound(maximum)}"
         text = f"revision {chain.revisions[position]} left {value}, outside the bounds {shown}"
         at = chain.ends[position]
         self.life.contradict(text, at, (chain.calls[position],), chain.revisions[position])
-
-    def _within(self, positions: Iterable[int], known: Bounds, new: Bounds | None) -> None:
-        """Hold the values at ``positions`` against bounds that may have been changed meanwhile."""
-        if self.facts.limits:
-            return  # a change of the bounds may have come and gone
-        may_be = {known, *self.asked} if new is None else {known, new, *self.asked}
-        if (None, None) not in may_be:
-            for position in positions:
-                self._hold(position, may_be)
-
-    def _rebound(
-        self, known: Bounds | None, bounds: Bounds, position: int, unproven: list[int]
-    ) -> None:
-        """Bounds changed: somebody has asked for that."""
-        self.chain.bounds[position] = bounds
-        if known is None:
-            return
-        if unproven:
-            self._within(unproven, known, bounds)
-        for side, name in enumerate(("minimum", "maximum")):
-            if bounds[side] != known[side] and bounds[side] not in self.sides[side]:
-                revision = self.chain.revisions[position]
-                text = f"the {name} became {_bound(bounds[side])} by revision {revision}"
-                text += ", which nobody had asked for"
-                calls = (self.chain.enders.get(position, self.chain.calls[position]),)
-                self.life.contradict(text, self.chain.ends[position], calls, revision)
 
     # Seams
 

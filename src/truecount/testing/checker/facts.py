@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from truecount.testing.checker.life import (
     ALONE,
+    BOUNDS,
     FIXED,
     NEVER,
-    Bounds,
     Call,
     Life,
     Row,
@@ -20,7 +20,7 @@ from truecount.testing.checker.life import (
     process_of,
 )
 
-__all__ = ["CHANGES", "Facts", "Fence", "Loose", "Refused", "facts_of"]
+__all__ = ["CHANGES", "STORE_ERRORS", "Facts", "Fence", "Loose", "Refused", "Setting", "facts_of"]
 
 CHANGES: Final = {"add", "set", "update", "compare_and_set", "assign", "reserve", "limit", "delete"}
 
@@ -98,6 +98,15 @@ class Refused(NamedTuple):
     at: int  # the call that was told
 
 
+class Setting(NamedTuple):
+    """A call that may have set those ``bounds`` between two instants; ``creates``: and all else."""
+
+    begin: int
+    end: int
+    bounds: dict[str, int | None]
+    creates: bool
+
+
 class Fence(NamedTuple):
     """A call that may have written a revision in which nothing changed; ``many``: some."""
 
@@ -116,19 +125,16 @@ class Facts:
         self.due: list[Loose] = []  # was applied
         self.possible: list[Loose] = []  # may have been
         self.creations: list[Loose] = []  # opened: may have created it
-        self.limits: list[tuple[int, int, dict[str, Any]]] = []
-        self.bounds: list[Bounds] = []  # that a creation may have brought
+        self.settings: list[Setting] = []  # may have set bounds
         self.refused: list[Refused] = []
         self.fences: list[Fence] = []
         self.keys: dict[str, _Key] = {}
 
-    def asked_for(self) -> list[set[int | None]]:
-        """The minima and the maxima that anybody has asked for."""
-        return [
-            {bounds[side] for bounds in self.bounds}
-            | {limit[name] for _, _, limit in self.limits if name in limit}
-            for side, name in enumerate(("minimum", "maximum"))
-        ]
+    def sets(self, call: Call, end: int, *, creates: bool = False) -> None:
+        """By ``end``, ``call`` may have set the bounds that it asks for."""
+        asked = call.asked
+        bounds = {name: asked.get(name) for name in BOUNDS if creates or name in asked}
+        self.settings.append(Setting(call.begin, end, bounds, creates))
 
     def release(self, row: Row) -> None:
         """``row`` is not of the revision that was shown after it: it may be of an earlier one."""
@@ -201,15 +207,6 @@ def _settled(life: Life) -> dict[int, _Fate]:
     fates: dict[int, _Fate] = {}
     for of, settling in sorted(life.settlings, key=lambda pair: pair[1].end):
         fates.setdefault(of, _Fate()).hear(life, of, settling)
-        if settling.error == "CounterError" and not any(
-            # Who cancels does so for all whose changes travelled in the same batch.
-            process_of(other) == process_of(of)
-            and call.op == "cancel"
-            and call.begin < settling.end
-            for other, call in life.settlings
-        ):
-            told = "nobody has cancelled what is told to be cancelled"
-            life.contradict(told, settling.end, (of, settling.call))
     return fates
 
 
@@ -227,6 +224,7 @@ def _opened(facts: Facts, call: Call, fate: _Fate | None) -> None:
             if fate.receipt is not None:
                 _, after, revision, time, _ = fate.receipt
                 bounds = asked.get("minimum"), asked.get("maximum")
+                facts.sets(call, fate.end, creates=True)
                 edge = (revision, None, after, call.begin, fate.end, time, bounds, call.call)
                 facts.rows.append(Row(*edge, FIXED))
                 return
@@ -236,14 +234,14 @@ def _opened(facts: Facts, call: Call, fate: _Fate | None) -> None:
                 return
     elif (view := call.came.get("view")) is not None:
         _, _, _, *bounds = view
-        for name, bound in zip(("minimum", "maximum"), bounds, strict=True):
+        for name, bound in zip(BOUNDS, bounds, strict=True):
             if asked.get(name, bound) != bound:
                 text = f"it was opened with the {name} {asked[name]}, and shows {bound}"
                 facts.life.contradict(text, end, (call.call,), view[0])
     if created:
         loose = Loose("create", call.call, call.begin, end, after=asked["initial"])
         facts.creations.append(loose)
-        facts.bounds.append((asked.get("minimum"), asked.get("maximum")))
+        facts.sets(call, end, creates=True)
 
 
 def _looked(facts: Facts, call: Call) -> None:
@@ -263,11 +261,9 @@ def _changed(facts: Facts, call: Call, fate: _Fate | None) -> None:
         end = call.end if "receipt" in came else NEVER
         loose = Loose("create", call.call, call.begin, end, after=0, again=True)
         facts.creations.append(loose)
-        facts.bounds.append((None, None))
+        facts.sets(call, end, creates=True)
         if "receipt" in came:
             return
-    if call.op == "limit":
-        facts.limits.append((call.begin, call.end, asked))
     receipt = came.get("receipt")
     end = call.end
     unknown = call.is_unknown
@@ -289,6 +285,8 @@ def _changed(facts: Facts, call: Call, fate: _Fate | None) -> None:
         return
     elif unknown:
         end = NEVER
+    if call.op == "limit":
+        facts.sets(call, end)
     if key is not None:
         # That it is only repeated may have had to be written down.
         facts.fences.append(Fence(call.begin, end, many=False))
@@ -367,12 +365,14 @@ class _Key:
     def __init__(self) -> None:
         self.told: list[tuple[Call, list[Any], int, str | None]] = []
         self.unknown: list[Call] = []
+        self.applied: list[tuple[Call, int]] = []  # of the unknown, and when that was known
         self.rows: list[tuple[Row, str | None]] = []  # its applications
 
     def hear(self, call: Call, receipt: list[Any] | None, end: int, text: str | None) -> None:
         """``call`` was told ``receipt`` at ``end``; None: only that it was applied."""
         if receipt is None:
             self.unknown.append(call)
+            self.applied.append((call, end))
         else:
             self.told.append((call, receipt, end, text))
 
@@ -400,6 +400,9 @@ class _Key:
             else:
                 told = f"two changes were applied under the key {key!r}"
                 life.contradict(told, end, (loose.call, call.call))
+        known = {text for _, text in self.rows} | {text for *_, text in self.told}
+        if self._find_applied(facts, known):
+            return
         if loose is None and not self.rows and self.unknown:
             begin = min(call.begin for call in self.unknown)
             first = _loose(min(self.unknown, key=lambda call: call.begin), NEVER)
@@ -411,6 +414,18 @@ class _Key:
                     facts.possible.append(other)
             if len(texts) == 1 and first.op != "nothing":
                 facts.possible.append(first)
+
+    def _find_applied(self, facts: Facts, known: set[str | None]) -> bool:
+        """Whether somebody was told that a change was applied, and nobody what became of it."""
+        for call, _ in self.applied:
+            askers = self._askers(call.text)
+            if call.text in known or None in known or (call.op == "update" and len(askers) > 1):
+                continue
+            loose = _loose(call, min(told for each, told in self.applied if each.text == call.text))
+            loose.begin = min(asked.begin for asked in askers)
+            facts.due.append(loose)
+            return True
+        return False
 
     def _askers(self, text: str | None) -> list[Call]:
         """Who may have been the first to ask for the change ``text``."""

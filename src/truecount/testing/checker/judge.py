@@ -16,9 +16,10 @@ from itertools import islice
 from typing import Any, Final
 
 from truecount.record import LEAST, MOST
+from truecount.testing.checker.bounds import BoundsCourt
 from truecount.testing.checker.chain import ABSENT, Chain, Seam, chain_of
-from truecount.testing.checker.facts import Facts, Loose, Refused, facts_of
-from truecount.testing.checker.life import ALONE, NEVER, Bounds, Contradiction, Life
+from truecount.testing.checker.facts import STORE_ERRORS, Facts, Loose, Refused, facts_of
+from truecount.testing.checker.life import ALONE, NEVER, Bounds, Contradiction, Life, process_of
 
 __all__ = ["judge"]
 
@@ -30,6 +31,9 @@ ATTEMPTS: Final = 10
 
 MANY: Final = 300_000
 """Of so many changes, an attempt takes long."""
+
+UNJUDGED: Final = STORE_ERRORS | {"InvalidNameError", "InvalidTypeError"}
+"""Errors that need no reason: what was asked for is not all that they are about."""
 
 NEAR: Final = 1000
 """How many deletions are looked at to explain an absence, of those that may."""
@@ -57,6 +61,7 @@ def judge(life: Life) -> None:
         chain = chain_of(facts, random.Random(attempt) if attempt else None)
         court = _Court(facts, chain)
         court.judge_order()
+        court.bounds.judge()
         for refused in facts.refused:
             court.judge_refusal(refused)
         court.judge_idle()
@@ -77,16 +82,12 @@ class _Court:
         self.life = facts.life
         self.chain = chain
         self.places: dict[int | None, list[int]] | None = None
-        self.changes_of_bounds = sorted(chain.bounds)
         seams = [seam for seam in chain.seams if seam.is_murky]
         self.murky = sorted(seams, key=_position)
         deletions = [x for x in (*facts.due, *facts.possible) if x.op == "delete"]
         self.deletions = sorted(deletions, key=_end)
-        self.sides = [
-            {None, *asked, *(bounds[side] for bounds in chain.bounds.values())}
-            for side, asked in enumerate(facts.asked_for())
-        ]
         self._measure()
+        self.bounds = BoundsCourt(facts, chain, self.earliest, self.latest, self.murky)
 
     def _measure(self) -> None:
         """Between which instants each revision was written."""
@@ -175,12 +176,15 @@ class _Court:
             case "DamagedRecordError":
                 wrong, text = True, "a record was found damaged, which only these calls wrote"
             case "CounterError" if refused.call.op == "open":
-                wrong = not any(
-                    self.chain.values[position] is not ABSENT for position in self._window(refused)
-                )
+                wrong = not (self._was_cancelled(refused) or self._was_there(refused))
                 text = "there was no counter, and it was told that there is one"
-            case _:
+            case "CounterError":
+                wrong = not self._was_cancelled(refused)
+                text = "nobody has cancelled what is told to be cancelled"
+            case error if error in UNJUDGED:
                 return
+            case _:
+                wrong, text = True, "there is no such error"
         if wrong:
             calls = (
                 (refused.at,)
@@ -265,8 +269,10 @@ class _Court:
         return self._was(ABSENT, refused) or self._is_open(refused, absence=True)
 
     def _was_other(self, refused: Refused) -> bool:
-        came = refused.came
-        expected = came.get("expected", refused.call.asked.get("expected"))
+        call, came = refused.call, refused.came
+        if call.op not in ("assign", "compare_and_set", "update"):
+            return False  # it expects nothing
+        expected = came.get("expected", call.tried[0] if call.tried else call.asked.get("expected"))
         actual = came.get("actual")
         if actual is not None:
             if actual == expected:
@@ -288,12 +294,10 @@ class _Court:
                 return False
             if not (self._was(value, refused) or self._is_open(refused)):
                 return False
-            if told in self._bounds_during(refused):
-                return True
-            return self._may_have_had(refused) and self._were_ever(told)
+            return self._may_have_had(told, refused)
         if refused.call.op == "open":
             return False  # not absurd: its own bounds hold its initial value
-        bounds = self._bounds_during(refused)
+        bounds = self.bounds.seen_during(*self._span(refused.begin, refused.end))
         values = self.chain.values
         for position in self._window(refused):
             there = values[position]
@@ -301,26 +305,12 @@ class _Court:
                 return True
         return self._is_open(refused)
 
-    def _bounds_during(self, refused: Refused) -> set[Bounds]:
-        """The bounds that may have held then, as far as they were seen."""
-        lo, hi = self._span(refused.begin, refused.end)
-        at = self.changes_of_bounds
-        first = max(0, bisect_right(at, max(0, lo)) - 1)
-        return {self.chain.bounds[position] for position in at[first : bisect_right(at, hi + 1)]}
-
-    def _may_have_had(self, refused: Refused) -> bool:
-        """Whether bounds of which nothing was seen may have held then."""
-        loose = [*self.facts.due, *self.chain.unused]
-        return not self.chain.bounds or any(
-            each.op == "limit" and each.begin <= refused.end for each in loose
-        )
-
-    def _were_ever(self, told: Bounds) -> bool:
-        """Whether somebody has asked for such bounds, or seen them."""
-        return all(bound in there for bound, there in zip(told, self.sides, strict=True))
+    def _may_have_had(self, told: Bounds, refused: Refused) -> bool:
+        """Whether ``told`` may have been its bounds then."""
+        return self.bounds.may_have_held(told, *self._span(refused.begin, refused.end), refused.end)
 
     def _was_reused(self, refused: Refused) -> bool:
-        use = self.facts.keys.get(refused.came.get("key") or refused.call.asked["key"])
+        use = self.facts.keys.get(refused.call.asked.get("key", ""))
         if use is None:
             return False
         text = refused.call.text
@@ -333,6 +323,8 @@ class _Court:
 
     def _was_unknown(self, refused: Refused) -> bool:
         ttl = self.life.key_ttl
+        if "key" not in refused.call.asked:
+            return False
         use = self.facts.keys.get(refused.call.asked["key"])
         if refused.call.op != "receipt":
             return ttl is not None  # it was there, and has expired
@@ -344,12 +336,26 @@ class _Court:
             for row, _ in use.rows
         )
 
+    def _was_there(self, refused: Refused) -> bool:
+        values = self.chain.values
+        return any(values[position] is not ABSENT for position in self._window(refused))
+
+    def _was_cancelled(self, refused: Refused) -> bool:
+        # Who cancels does so for all whose changes travelled in the same batch.
+        process = process_of(refused.call.call)
+        return any(
+            process_of(of) == process and call.op == "cancel" and call.begin < refused.end
+            for of, call in self.life.settlings
+        )
+
     def _was_mismatched(self, refused: Refused) -> bool:
         asked, came = refused.call.asked, refused.came
+        if refused.call.op != "open":
+            return False
         differs = any(
             bound in asked and asked[bound] != came.get(bound) for bound in ("minimum", "maximum")
         )
-        return differs and self._were_ever((came.get("minimum"), came.get("maximum")))
+        return differs and self._may_have_had((came.get("minimum"), came.get("maximum")), refused)
 
     # Revisions in which nothing changed
 

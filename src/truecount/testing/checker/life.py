@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 __all__ = [
     "ALONE",
+    "BOUNDS",
     "FIXED",
     "NEVER",
     "OPERATIONS",
@@ -27,6 +28,8 @@ OPERATIONS: Final = (
     *("receipt", "limit", "delete", "retry", "cancel"),
 )
 """What a call may ask for."""
+
+BOUNDS: Final = ("minimum", "maximum")
 
 FIXED: Final = 0  # the receipt says which revision it was
 TENTATIVE: Final = 1  # only what the handle showed then does: it may be a later one

@@ -168,6 +168,7 @@ class _Reader:
                     return
             elif (
                 receipt is None
+                or asked.get("key") is not None  # of which call it is, is not told here
                 or receipt[2] != revision
                 or (receipt[1], receipt[3])
                 != (
