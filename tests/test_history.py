@@ -123,6 +123,17 @@ def test_what_is_unknown_is_settled_by_name(tmp_path: Path) -> None:
     assert sorted(settling) == [("cancel", of), ("retry", of)]
 
 
+def test_an_error_of_a_stores_own(tmp_path: Path) -> None:
+    """An error that truecount does not know is written as the kind that it is of."""
+
+    class Overheated(StoreUnavailableError):
+        pass
+
+    with pytest.raises(Overheated), Recorder(tmp_path).call("add", "mydomain", "c", n=1):
+        raise Overheated("42 degrees")
+    assert lines(tmp_path)[-1]["error"] == "StoreUnavailableError"
+
+
 def test_many_counters_at_once(tmp_path: Path) -> None:
     """`Domain.add` is a call of each counter, and each has what became of its own."""
     store = LossyStore(connect("memory://history-many"))

@@ -289,7 +289,7 @@ class Call:
             self._recorder.noted(error, self.settles)
         elif isinstance(error, CounterError):
             facts = {name: getattr(error, name) for name in error.extras}
-            line["error"] = type(error).__name__
+            line["error"] = _kind(error).__name__
             line |= {name: fact for name, fact in facts.items() if fact is not None}
         else:
             line["unknown"] = type(error).__name__
@@ -318,6 +318,11 @@ class Call:
             self.returned()
         else:
             self.raised(error)
+
+
+def _kind(error: CounterError) -> type:
+    """What ``error`` is to a checker, which knows truecount's own kinds and no store's."""
+    return next(kind for kind in type(error).__mro__ if kind.__module__ == CounterError.__module__)
 
 
 class RecordedCounter:
