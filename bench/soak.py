@@ -98,6 +98,7 @@ def _soaked(findings: Findings, wrong: list[str]) -> Section:
     counted = findings.counted
     rows = [
         ("operations", f"{findings.operations:,}"),
+        ("concluded: done, or refused for a reason", f"{findings.concluded:,}"),
         ("outcome unknown to the caller", f"{counted.unknown:,} ({findings.unknown:.2%})"),
         ("caller killed as it waited", f"{counted.cut:,}"),
         *((kind.replace("_", " "), f"{count:,}") for kind, count in findings.faults.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 from tools.installed import dynalite
 
 from helpers import missing, there
+from truecount import Domain, StoreFullError, connect
+from truecount.testing.faulty import FaultyStore
+from truecount.testing.history import RecordedCounter, Recorder
 from truecount.testing.soak.crew import faketime
+from truecount.testing.soak.findings import Findings, counted, judged
+from truecount.testing.soak.load import DOMAIN, LOADS
 from truecount.testing.soak.run import Pace, Plan, soak
 from truecount.testing.soak.series import described
 from truecount.testing.soak.sites import SITES, DynaliteSite, Site
@@ -34,3 +40,48 @@ def test_a_short_soak(tmp_path: Path, name: str) -> None:
     findings = there(lambda: soak(STORES[name], name, tmp_path, ROUND))
     assert not findings.verdict.contradictions, described(findings)
     assert not findings.shortfalls(operations=50, each=1), described(findings)
+    kinds = {*LOADS[ROUND.load].kinds(keys=True), "open", "retry", "cancel"}
+    assert findings.counted.operations.keys() <= kinds
+
+
+CALLS: dict[str, Callable[[RecordedCounter], object]] = {
+    "add": lambda c: c.add(5),
+    "keyed add": lambda c: c.add(7, key="k"),
+    "add to many": lambda c: c.recorder.add(
+        Domain(DOMAIN, store=c.counter.store), {c.counter.name: 9}
+    ),
+    "compare_and_set": lambda c: c.compare_and_set(-1, 0),
+    "delete": lambda c: c.delete(),
+}
+
+
+def lacking(folder: Path, *, refused: str = "") -> list[str]:
+    """What ten calls of each of these kinds, one of which is ``refused``, have too little of."""
+    recorder = Recorder(folder / "history")
+    with FaultyStore(connect(f"sqlite:///{folder}/counters.db")) as store:
+        for number in range(10):
+            c = recorder.open(DOMAIN, f"c{number}", store=store)
+            for kind, call in CALLS.items():
+                if kind == refused:
+                    store.refuse(StoreFullError("full"))
+                with contextlib.suppress(StoreFullError):
+                    call(c)
+    found = counted(recorder.folder, [*CALLS, "limit"])
+    verdict = judged(recorder.folder)
+    assert not verdict.contradictions, verdict
+    findings = Findings("here", 1, 1.0, folder, found, {}, {}, verdict)
+    return findings.shortfalls(operations=50, each=0, calls=1)
+
+
+def test_what_is_done_is_counted(tmp_path: Path) -> None:
+    """Calls that were done, or refused for a reason, are enough; what nobody asked for is not."""
+    assert lacking(tmp_path) == ["only 0 of 1 calls concluded: limit"]
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_what_is_always_refused_is_not_done(tmp_path: Path, kind: str) -> None:
+    """A store that refuses one kind of call always, without a reason, does not pass."""
+    assert lacking(tmp_path, refused=kind) == [
+        f"only 0 of 10 calls concluded: {kind}",
+        "only 0 of 1 calls concluded: limit",
+    ]

@@ -8,23 +8,42 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from truecount import errors
 from truecount.testing.checker import Verdict, check
+from truecount.testing.soak.load import KEYED, MANY
 
 __all__ = ["UNKNOWN", "Calls", "Counted", "Findings", "counted", "judged"]
 
 UNKNOWN: Final = 0.01
 """The share of operations whose outcome may be unknown to their callers."""
 
+CONCLUDED: Final = 0.5
+"""The share of the calls of one kind that must be concluded, if there are not too `FEW`."""
+
+FEW: Final = 10
+"""Of fewer calls of a kind than so many, no share is taken."""
+
+SETTLING: Final = ("retry", "cancel")
+"""Calls of which there are as many as outcomes are unknown, and maybe none."""
+
+_NO_CONCLUSION: Final = {
+    name for name in errors.__all__ if issubclass(getattr(errors, name), errors.StoreError)
+}
+"""Errors that say nothing but that the store could not be used."""
+
 
 class Counted(NamedTuple):
     """What a history holds, by kind of call and by kind of fault.
 
-    ``unknown`` is how many callers were told that nobody knows, ``open`` how
-    many of these outcomes nobody could tell in the end either; ``cut`` how many
-    callers were told nothing, since they were killed.
+    ``operations`` are those that were asked for, ``concluded`` those of them that
+    were done, or refused for a reason that the checker judges: an error of the
+    store is none. ``unknown`` is how many callers were told that nobody knows,
+    ``open`` how many of these outcomes nobody could tell in the end either;
+    ``cut`` how many callers were told nothing, since they were killed.
     """
 
     operations: Tally[str]
+    concluded: Tally[str]
     faults: Tally[str]
     unknown: int
     open: int
@@ -57,6 +76,11 @@ class Findings(NamedTuple):
         return self.counted.operations.total()
 
     @property
+    def concluded(self) -> int:
+        """How many of them were done, or refused for a reason."""
+        return self.counted.concluded.total()
+
+    @property
     def unknown(self) -> float:
         """The share of calls whose callers were told that nobody knows.
 
@@ -64,15 +88,23 @@ class Findings(NamedTuple):
         """
         return self.counted.unknown / max(self.operations, 1)
 
-    def shortfalls(self, operations: int, each: int, unknown: float = 1.0) -> list[str]:
+    def shortfalls(
+        self, operations: int, each: int, *, calls: int = 0, unknown: float = 1.0
+    ) -> list[str]:
         """In words, what there is too little of for the verdict to mean anything.
 
-        ``operations``: how many calls there must be, ``each``: how many faults
-        of each kind, ``unknown``: the share of unknown outcomes that is too much.
+        ``operations``: how many calls must be concluded, ``calls``: how many of
+        each kind, ``each``: how many faults of each kind, ``unknown``: the share
+        of unknown outcomes that is too much.
         """
         found = []
-        if self.operations < operations:
-            found.append(f"only {self.operations} of {operations} operations")
+        if self.concluded < operations:
+            found.append(f"only {self.concluded} of {operations} operations concluded")
+        for kind, asked in self.counted.operations.items():
+            concluded = self.counted.concluded[kind]
+            least = 0 if kind in SETTLING else calls
+            if concluded < least or (asked >= FEW and concluded < asked * CONCLUDED):
+                found.append(f"only {concluded} of {max(asked, least)} calls concluded: {kind}")
         found += [
             f"only {count} of {each} faults: {kind}"
             for kind, count in self.faults.items()
@@ -103,9 +135,10 @@ class Calls:
         return self._calls
 
 
-def counted(history: Path) -> Counted:
-    """What stands in the files of the folder ``history``."""
-    operations: Tally[str] = Tally()
+def counted(history: Path, kinds: Iterable[str] = ()) -> Counted:
+    """What stands in the files of the folder ``history``, in which these ``kinds`` of calls are."""
+    operations: Tally[str] = Tally(dict.fromkeys(kinds, 0))
+    concluded: Tally[str] = Tally()
     faults: Tally[str] = Tally()
     unknown: set[tuple[str, int]] = set()
     settled: set[tuple[str, int]] = set()
@@ -113,12 +146,16 @@ def counted(history: Path) -> Counted:
     for lines in map(_lines, history.glob("*.jsonl")):
         process = ""
         calls: dict[int, tuple[str, int]] = {}  # not returned yet: which, or which they settle
+        asked: dict[int, str] = {}
         for line in lines:
             if "call" in line:
-                operations[line["op"]] += 1
+                asked[line["call"]] = kind = _kind(line)
+                operations[kind] += 1
                 calls[line["call"]] = tuple(line.get("of", (process, line["call"])))
             elif "ret" in line:
                 which = calls.pop(line["ret"])
+                if "unknown" not in line and line.get("error") not in _NO_CONCLUSION:
+                    concluded[asked[line["ret"]]] += 1
                 if "unknown" not in line:
                     settled.add(which)
                 elif which == (process, line["ret"]):
@@ -128,7 +165,14 @@ def counted(history: Path) -> Counted:
             else:
                 process = line.get("process", process)
         cut += sum(which == (process, call) for call, which in calls.items())
-    return Counted(operations, faults, len(unknown), len(unknown - settled), cut)
+    return Counted(operations, concluded, faults, len(unknown), len(unknown - settled), cut)
+
+
+def _kind(line: Mapping[str, Any]) -> str:
+    """Of which kind a call is; additions of three kinds are as many ways through the store."""
+    if line["op"] != "add":
+        return str(line["op"])
+    return KEYED if "key" in line else MANY if "create" in line else "add"
 
 
 def judged(history: Path) -> Verdict:

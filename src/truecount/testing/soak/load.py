@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["DOMAIN", "LOADS", "Load", "Stage"]
+__all__ = ["DOMAIN", "KEYED", "LOADS", "MANY", "Load", "Stage"]
 
 DOMAIN: Final = "soak"
+
+KEYED: Final = "keyed add"
+MANY: Final = "add to many"
+
+_RECORDED: Final = {
+    "step": "assign",
+    "swap": "compare_and_set",
+    "keyed": KEYED,
+    "look": "refresh",
+    "several": MANY,
+}
+"""What a history calls an operation, where it has another name for it."""
 
 
 class Stage(NamedTuple):
@@ -48,6 +60,15 @@ class Load(NamedTuple):
     def names(self) -> list[str]:
         """The names of all counters."""
         return [name for stage in self.stages for name in stage.names]
+
+    def kinds(self, *, keys: bool) -> list[str]:
+        """The kinds of calls that there are in its history, with idempotency keys or without."""
+        whats = {what for stage in self.stages for what in stage.weights}
+        return [
+            _RECORDED.get(what, what)
+            for what in sorted(whats)
+            if keys or what not in ("keyed", "receipt")
+        ]
 
 
 _CHANGES: Final = {

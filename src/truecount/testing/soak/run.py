@@ -133,7 +133,8 @@ def soak(
             _settle(recorder, Unsolved(folder / "unknown"), dice)
             _see(recorder, site, plan.load)
         suffered = director.tally + crew.tally
-    found = counted(folder / "history")
+        kinds = LOADS[plan.load].kinds(keys=site.keys)
+    found = counted(folder / "history", kinds)
     suffered.update(found.faults)
     faults = {kind: suffered[kind] for kind in director.kinds}
     verdict = judged(folder / "history")

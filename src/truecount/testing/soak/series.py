@@ -25,7 +25,7 @@ PAUSE: Final = 0.7
 """Seconds from one fault to the next."""
 
 LEAST_RATE: Final = 5
-"""Operations a second that there must be at least, on the slowest of stores."""
+"""Operations a second that must be concluded at least, on the slowest of stores."""
 
 LOOK: Final = 0.2
 """Seconds from one look at how far they are to the next."""
@@ -110,9 +110,9 @@ def _soaked(name: str, seconds: float, seed: int) -> Findings | str:
 
 
 def _failures(findings: Findings) -> list[str]:
-    each = max(1, int(findings.seconds / 60))
+    minutes = int(findings.seconds / 60)
     found = findings.shortfalls(
-        operations=int(findings.seconds * LEAST_RATE), each=each, unknown=UNKNOWN
+        int(findings.seconds * LEAST_RATE), max(1, minutes), calls=minutes, unknown=UNKNOWN
     )
     if findings.verdict.undecided:
         found.append(f"{findings.verdict.undecided} gaps that nobody can judge")
@@ -126,12 +126,12 @@ def _failures(findings: Findings) -> list[str]:
 def described(findings: Findings) -> str:
     """What was found, for people to read."""
     counted = findings.counted
-    by_op = ", ".join(f"{count:,} {op}" for op, count in counted.operations.most_common())
+    by_kind = ", ".join(f"{count:,} {kind}" for kind, count in counted.concluded.most_common())
     faults = ", ".join(f"{count:,} {kind}" for kind, count in findings.faults.items())
     spared = "".join(f"\n  no {kind}: {why}" for kind, why in findings.spared.items())
     return (
         f"{findings.site}, {findings.seconds:.0f} s, seed {findings.seed}: {findings.verdict}\n"
-        f"  {findings.operations:,} operations: {by_op}\n"
+        f"  {findings.operations:,} operations, {findings.concluded:,} concluded: {by_kind}\n"
         f"  {counted.unknown:,} unknown to who asked ({findings.unknown:.2%}), {counted.open:,} "
         f"of them for ever; {counted.cut:,} killed as they waited\n"
         f"  faults: {faults}{spared}\n"
