@@ -21,6 +21,7 @@ import pytest
 
 from truecount import Counter
 from truecount.cli.commands import cli
+from truecount.testing.history import Recorder
 
 COMMAND = [sys.executable, "-m", "truecount.cli"]
 
@@ -318,6 +319,29 @@ def test_unknown_outcome(default_store: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stdout) == (4, "")
     assert "--key" in result.stderr
+
+
+def test_the_verdicts_on_histories(tmp_path: Path) -> None:
+    """A contradiction is status 1, and a gap that nobody can judge no clearance either, but 3."""
+
+    def add(n: int, before: int, revision: int, name: str = "c") -> None:
+        recorder.call("add", "mydomain", name, n=n).returned((before, before + n, revision))
+
+    recorder = Recorder(tmp_path)
+    recorder.call("refresh", "mydomain", "c").returned(view=(100, 0))
+    add(5, 0, 101)
+    assert truecount("check", str(tmp_path)).returncode == 0
+    for number in range(12):
+        recorder.call("add", "mydomain", "c", n=3**number)  # never to return
+    add(1, 5 + sum(3**number for number in range(9)), 111)
+    undecided = truecount("check", str(tmp_path))
+    assert undecided.returncode == 3
+    assert "1 gap with too much unknown to be judged" in undecided.stdout
+    assert "undecided" in undecided.stdout
+    add(1, 0, 101, "d")
+    add(1, 0, 102, "d")
+    convicted = truecount("check", str(tmp_path))
+    assert (convicted.returncode, "undecided" in convicted.stdout) == (1, False)
 
 
 def test_interrupted_after_sending(default_store: str) -> None:

@@ -42,6 +42,7 @@ def test_ours_is_not(tmp_path: Path, load: str) -> None:
     plan = control._replace(without="").plan(seconds=2, seed=4711)
     verdict = soak(SITES[control.site], control.site, tmp_path, plan).verdict
     assert not verdict.contradictions, verdict
+    assert not verdict.undecided, verdict
 
 
 def test_every_remedy_has_its_control() -> None:

@@ -39,6 +39,7 @@ def test_a_short_soak(tmp_path: Path, name: str) -> None:
         missing("libfaketime")
     findings = there(lambda: soak(STORES[name], name, tmp_path, ROUND))
     assert not findings.verdict.contradictions, described(findings)
+    assert not findings.verdict.undecided, described(findings)
     assert not findings.shortfalls(operations=50, each=1), described(findings)
     kinds = {*LOADS[ROUND.load].kinds(keys=True), "open", "retry", "cancel"}
     assert findings.counted.operations.keys() <= kinds
@@ -69,6 +70,7 @@ def lacking(folder: Path, *, refused: str = "") -> list[str]:
     found = counted(recorder.folder, [*CALLS, "limit"])
     verdict = judged(recorder.folder)
     assert not verdict.contradictions, verdict
+    assert not verdict.undecided, verdict
     findings = Findings("here", 1, 1.0, folder, found, {}, {}, verdict)
     return findings.shortfalls(operations=50, each=0, calls=1)
 

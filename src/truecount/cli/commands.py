@@ -42,6 +42,7 @@ DONE: Final = 0
 REFUSED: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
+UNDECIDED: Final = 3  # of `check`, which uses no store
 UNKNOWN: Final = 4
 CRASHED: Final = 70
 INTERRUPTED: Final = 130
@@ -352,7 +353,8 @@ def check(history: tuple[str, ...]) -> None:
 
     HISTORY: files that truecount.testing.history has written, or folders of
     them. Prints the verdict, and the first contradiction with the calls around
-    it. Exit status: 0 no contradiction, 1 one or more, 2 not a history.
+    it. Exit status: 0 no contradiction, 1 one or more, 2 not a history, 3 no
+    contradiction, but gaps in which too much is unknown to be judged.
     """
     from truecount.testing.checker import NotAHistoryError
     from truecount.testing.checker import check as judge
@@ -366,6 +368,9 @@ def check(history: tuple[str, ...]) -> None:
     click.echo(str(verdict))
     if verdict.contradictions:
         raise click.exceptions.Exit(REFUSED)
+    if verdict.undecided:
+        click.echo("undecided: this is no proof that all of it can have been")
+        raise click.exceptions.Exit(UNDECIDED)
 
 
 @cli.command()
