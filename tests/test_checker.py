@@ -413,6 +413,16 @@ def test_bounds_whose_change_was_told_late(story: Story) -> None:
     clears(story)
 
 
+def test_numbers_told_after_the_bounds_had_changed(story: Story) -> None:
+    """Who reserved in a batch shows the revision after it, which was a change of the bounds."""
+    told = (102, 8, None, 90)
+    story.call("add", 5, 20, by="b", n=5, receipt=(0, 5, 101), view=told)
+    story.call("reserve", 6, 21, by="b", n=3, receipt=(5, 8, None), view=told)
+    story.call("limit", 10, 19, maximum=90, view=told)
+    story.call("add", 30, 31, n=7, receipt=(8, 15, 103))
+    clears(story)
+
+
 def test_unknown_changes_explain_once(story: Story) -> None:
     """A change of unknown outcome explains a gap, but only one."""
     story.call("add", 5, None, n=7)

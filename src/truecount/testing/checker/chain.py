@@ -17,7 +17,7 @@ from itertools import islice, permutations, takewhile
 from random import Random
 from typing import Final, NamedTuple, TypeAlias
 
-from truecount.testing.checker.facts import Facts, Loose
+from truecount.testing.checker.facts import Facts, Loose, loosened
 from truecount.testing.checker.life import ALONE, FIXED, NEVER, Bounds, Row, Sight, process_of
 
 __all__ = ["ABSENT", "Chain", "Seam", "Stretch", "chain_of"]
@@ -201,6 +201,7 @@ class _Walk:
         self.coming = sorted(facts.due, key=lambda loose: loose.begin, reverse=True)
         self.due: list[Loose] = []  # has begun by now
         self.late: list[Loose] = []  # should have found its place
+        self.dropped: list[Loose] = []  # may be of another revision than it is presumed to be
         self.creations = sorted(facts.creations, key=lambda loose: loose.begin, reverse=True)
         self.created: list[Loose] = []
         self.possible = _Possible(facts.possible, dice)
@@ -313,10 +314,12 @@ class _Walk:
                         self.released.extend(group)  # nothing says what this revision was
                         return self._skip(value, here)
                     continue
+                dropped = [row for row in group if row not in kept]
+                self.dropped = [loosened(row) for row in dropped]
                 for legs in _orders(_paths(kept, value)):
                     fills = self._link(legs, value, here - revision, facing, ahead)
                     if fills is not None:
-                        self.released.extend(row for row in group if row not in kept)
+                        self.released.extend(dropped)
                         return self._lay(legs, fills, value, here, facing, ahead)
         return self._broken(group, value, revision, here, facing, self._latest(*ahead))
 
@@ -566,7 +569,13 @@ class _Walk:
         group = ahead[1]
         now = max([self.latest_begin, *(row.begin for row in group)])
         search = _Search(
-            self.due, self.created, self.possible, latest, missing, beside, self.effort
+            [*self.due, *self.dropped],
+            self.created,
+            self.possible,
+            latest,
+            missing,
+            beside,
+            self.effort,
         )
         must = [each for each in self.due if each.end < now and not _closes(each)]
         found = search.run(value, target, must)

@@ -20,7 +20,17 @@ from truecount.testing.checker.life import (
     process_of,
 )
 
-__all__ = ["CHANGES", "STORE_ERRORS", "Facts", "Fence", "Loose", "Refused", "Setting", "facts_of"]
+__all__ = [
+    "CHANGES",
+    "STORE_ERRORS",
+    "Facts",
+    "Fence",
+    "Loose",
+    "Refused",
+    "Setting",
+    "facts_of",
+    "loosened",
+]
 
 CHANGES: Final = {"add", "set", "update", "compare_and_set", "assign", "reserve", "limit", "delete"}
 
@@ -138,11 +148,14 @@ class Facts:
 
     def release(self, row: Row) -> None:
         """``row`` is not of the revision that was shown after it: it may be of an earlier one."""
-        op = "limit" if row.kind == ALONE else "assign"
-        loose = Loose(op, row.call, row.begin, row.end)
-        if op != "limit":
-            loose.before, loose.after = row.before, row.after
-        self.due.append(loose)
+        self.due.append(loosened(row))
+
+
+def loosened(row: Row) -> Loose:
+    """The change of ``row``, of whatever revision it may be."""
+    if row.kind == ALONE:
+        return Loose("limit", row.call, row.begin, row.end)
+    return Loose("assign", row.call, row.begin, row.end, before=row.before, after=row.after)
 
 
 def facts_of(life: Life) -> Facts:
