@@ -214,6 +214,15 @@ def test_wrong_refusal(story: Story, refusal: str) -> None:
     convicts(story, "Error: ")
 
 
+def test_wrong_refusal_beside_what_is_unknown(story: Story) -> None:
+    """What is unknown may excuse a refusal only until somebody sees that nothing has happened."""
+    story.call("add", 5, None, by="killed", n=5)
+    story.call("assign", 7, 8, expected=0, new=9, error="OutOfSyncError")
+    clears(story)
+    story.call("refresh", 9, 10, view=(100, 0))
+    convicts(story, "OutOfSyncError: ")
+
+
 def test_opened_with_other_bounds(story: Story) -> None:
     """Who asks for bounds and is shown others ought to have been told of the mismatch."""
     story.call("limit", 5, 6, minimum=0, view=(101, 0, 0, None))

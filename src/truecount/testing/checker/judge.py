@@ -221,9 +221,16 @@ class _Court:
             at = bisect_left(guessed, max(0, lo))
             if at < len(guessed) and guessed[at] <= hi:
                 return True
-        if hi == len(chain.values) - 1 and any(
-            loose.begin <= refused.end and (not absence or loose.op == "delete")
-            for loose in chain.unused
+        last = len(chain.values) - 1
+        looked, _ = chain.looks.get(last, (0, -1))
+        # What comes after the last state that is known came after the latest look at it.
+        if (
+            hi == last
+            and looked <= refused.end
+            and any(
+                loose.begin <= refused.end and (not absence or loose.op == "delete")
+                for loose in chain.unused
+            )
         ):
             return True
         # There and back again, in revisions that are taken for idle; or overwritten.
