@@ -17,8 +17,8 @@ from truecount.testing.soak.crew import faketime
 from truecount.testing.soak.findings import Findings, counted, judged
 from truecount.testing.soak.load import DOMAIN, LOADS
 from truecount.testing.soak.run import Pace, Plan, soak
-from truecount.testing.soak.series import described
-from truecount.testing.soak.sites import SITES, DynaliteSite, Site
+from truecount.testing.soak.series import described, soaked
+from truecount.testing.soak.sites import SITES, DynaliteSite, Site, SQLiteSite
 
 
 def on_dynalite(folder: Path) -> Site:
@@ -87,3 +87,33 @@ def test_what_is_always_refused_is_not_done(tmp_path: Path, kind: str) -> None:
         f"only 0 of 10 calls concluded: {kind}",
         "only 0 of 1 calls concluded: limit",
     ]
+
+
+class Falling(SQLiteSite):
+    """Once clients are at work, a file is not there that should be."""
+
+    def look_after(self) -> None:
+        raise FileNotFoundError("no such file: log")
+
+
+def test_a_soak_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a soak too early is its failure, and what was recorded until then is kept."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setitem(SITES, "falling", Falling)
+    told = soaked("falling", 1, 7)
+    (folder,) = tmp_path.glob("truecount-soak-falling-*")
+    assert told == f"falling: no such file: log; what was recorded is in {folder}"
+    assert list((folder / "history").glob("*.jsonl"))
+    assert "in look_after" in (folder / "failure").read_text(encoding="utf-8")
+
+
+def test_a_server_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a server is not installed, that is said, and nothing is left behind."""
+
+    def make(folder: Path) -> Site:
+        raise FileNotFoundError("there is no rubberd")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setitem(SITES, "missing", make)
+    assert soaked("missing", 1, 7) == "missing: there is no rubberd"
+    assert not list(tmp_path.iterdir())

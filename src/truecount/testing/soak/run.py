@@ -22,7 +22,7 @@ from truecount.testing.soak.sites import Site
 from truecount.testing.soak.unsolved import Unsolved
 from truecount.testing.weather import Weather
 
-__all__ = ["Pace", "Plan", "State", "soak"]
+__all__ = ["NotInstalledError", "Pace", "Plan", "State", "soak"]
 
 ROUGH: Final = 0.25
 """The chance of a fault whose turn it is."""
@@ -35,6 +35,10 @@ SPELL: Final = (0.1, 0.8)
 
 PATIENCE: Final = 5.0
 """Seconds in which an outcome must be settled in the end."""
+
+
+class NotInstalledError(FileNotFoundError):
+    """There is no server here of the store that is to be soaked."""
 
 
 class Pace(NamedTuple):
@@ -92,11 +96,15 @@ def soak(
 ) -> Findings:
     """Soak the store that ``make`` makes, called ``name``; what is recorded stays in ``folder``.
 
-    ``watch`` is called after each fault. Raises `RuntimeError` when a client
-    fails, and what ``make`` raises.
+    ``watch`` is called after each fault. Raises `NotInstalledError` when ``make``
+    misses its server, and `RuntimeError` when a client fails.
     """
     dice = Random(f"{name} {plan.seed}")
-    with make(folder) as site:
+    try:
+        made = make(folder)
+    except FileNotFoundError as error:
+        raise NotInstalledError(str(error)) from error
+    with made as site:
         recorder = Recorder(folder / "history")
         director = Director(site, plan, dice)
         orders = Orders(

@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import SimpleQueue
@@ -16,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from truecount.testing.soak.findings import UNKNOWN, Findings
-from truecount.testing.soak.run import Pace, Plan, State, soak
+from truecount.testing.soak.run import NotInstalledError, Pace, Plan, State, soak
 from truecount.testing.soak.sites import SITES
 
-__all__ = ["described", "interrupted", "series"]
+__all__ = ["described", "interrupted", "series", "soaked"]
 
 PAUSE: Final = 0.7
 """Seconds from one fault to the next."""
@@ -36,9 +37,9 @@ def series(
 ) -> Iterator[tuple[Findings | None, list[str]]]:
     """Soak each of the stores ``names`` for so many ``seconds``, ``jobs`` of them at once.
 
-    Yields what was found (None: there is no such server here) and, in words,
-    why that is not enough: nothing, when the soak is passed. The history of a
-    soak that is not passed is kept, others are removed.
+    Yields what was found (None: there is no such server here, or the soak broke
+    off) and, in words, why that is not enough: nothing, when the soak is passed.
+    The history of a soak that is not passed is kept, others are removed.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -54,7 +55,7 @@ def series(
             name: progress.add_task(f"soaking {name}", total=seconds, shown="") for name in names
         }
         soaks: set[Future[Findings | str]] = {
-            pool.submit(_soaked, name, seconds, seed) for name in tasks
+            pool.submit(soaked, name, seconds, seed) for name in tasks
         }
         try:
             while soaks:
@@ -84,8 +85,8 @@ def _watched(states: SimpleQueue[tuple[str, State]]) -> None:
     _states = states
 
 
-def _soaked(name: str, seconds: float, seed: int) -> Findings | str:
-    """Soak the store ``name``: what was found, or what is missing here."""
+def soaked(name: str, seconds: float, seed: int) -> Findings | str:
+    """Soak the store ``name``: what was found, or in words why nothing was."""
 
     def watch(state: State) -> None:
         if _states is not None:
@@ -99,10 +100,11 @@ def _soaked(name: str, seconds: float, seed: int) -> Findings | str:
         findings = soak(make, name, folder, plan, watch)
         kept = bool(_failures(findings))
         return findings
-    except FileNotFoundError as error:
+    except NotInstalledError as error:
         return f"{name}: {error}"
-    except RuntimeError as error:
+    except Exception as error:  # whatever it is: what was recorded until then may tell why
         kept = True
+        (folder / "failure").write_text(traceback.format_exc(), encoding="utf-8")
         return f"{name}: {error}; what was recorded is in {folder}"
     finally:
         if not kept:
