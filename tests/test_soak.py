@@ -89,6 +89,15 @@ def test_what_is_always_refused_is_not_done(tmp_path: Path, kind: str) -> None:
     ]
 
 
+def test_a_clock_that_is_not_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks count as wrong when clients see that they are, and not when they should be."""
+    (tmp_path / "libfaketime.so").touch()  # no library, which the linker says and passes over
+    monkeypatch.setattr("truecount.testing.soak.crew.LIBRARIES", [f"{tmp_path}/libfaketime.so"])
+    findings = soak(SITES["sqlite"], "sqlite", tmp_path, ROUND._replace(seconds=1))
+    assert findings.faults["client killed"] >= 1
+    assert findings.faults["clock wrong"] == 0
+
+
 class Falling(SQLiteSite):
     """Once clients are at work, a file is not there that should be."""
 

@@ -34,7 +34,7 @@ from truecount.testing.soak.unsolved import Unsolved
 from truecount.testing.weather import Weather
 from truecount.unsettled import Unsettled
 
-__all__ = ["Client", "Hand", "Orders"]
+__all__ = ["Client", "Hand", "Orders", "clock"]
 
 LITTLE: Final = (0.02, 0.5)
 """How many seconds an impatient call has, where a request takes next to nothing."""
@@ -54,6 +54,7 @@ SETTLING: Final = 0.03
 class Orders(NamedTuple):
     """What a client is told. ``folder`` is the soak's, ``forks`` the chance that it forks.
 
+    ``clock`` is what a right clock shows when ``CLOCK_MONOTONIC`` shows 0.
     ``patience``: so many times longer than `LITTLE` an impatient call waits.
     ``naive`` names a client that is not ours, ``without`` a remedy that ours
     goes without. ``weather`` is what it meets in its own process; ``compares``:
@@ -63,6 +64,7 @@ class Orders(NamedTuple):
     url: str
     folder: str
     seed: str
+    clock: float
     load: str = "mixed"
     threads: int = 2
     keys: bool = True
@@ -104,6 +106,7 @@ class Client:
 
     def run(self) -> int:
         """Work with all hands until told to end; the exit status."""
+        self.recorder.note(clock=clock() - self.orders.clock)
         signal.signal(signal.SIGTERM, lambda *_: self.over.set())
         dice = Random(self.orders.seed)
         children = []
@@ -318,6 +321,11 @@ class Hand:
         number = (time.monotonic_ns() // 10**9, self.dice.randrange(self.client.load.keys))
         amount = Random(f"{stage.name} {number}").randint(1, stage.span)
         return f"key-{number[0]}-{number[1]}", amount
+
+
+def clock() -> float:
+    """What this process's clock shows when ``CLOCK_MONOTONIC``, which all share, shows 0."""
+    return time.time() - time.monotonic()
 
 
 class NaiveHand:

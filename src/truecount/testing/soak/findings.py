@@ -26,6 +26,9 @@ FEW: Final = 10
 SETTLING: Final = ("retry", "cancel")
 """Calls of which there are as many as outcomes are unknown, and maybe none."""
 
+WRONG: Final = 1.0
+"""A clock that is off by more seconds is wrong."""
+
 _NO_CONCLUSION: Final = {
     name for name in errors.__all__ if issubclass(getattr(errors, name), errors.StoreError)
 }
@@ -162,6 +165,8 @@ def counted(history: Path, kinds: Iterable[str] = ()) -> Counted:
                     unknown.add(which)
             elif "note" in line:
                 faults.update(line["note"].get("faults", {}))
+                if abs(line["note"].get("clock", 0.0)) > WRONG:
+                    faults["clock wrong"] += 1
             else:
                 process = line.get("process", process)
         cut += sum(which == (process, call) for call, which in calls.items())

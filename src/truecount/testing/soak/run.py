@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from truecount import CounterNotFoundError, connect
 from truecount.testing.history import Recorder
-from truecount.testing.soak.client import Orders
+from truecount.testing.soak.client import Orders, clock
 from truecount.testing.soak.crew import Crew, faketime
 from truecount.testing.soak.findings import Calls, Findings, counted, judged
 from truecount.testing.soak.load import DOMAIN, LOADS
@@ -108,7 +108,7 @@ def soak(
         recorder = Recorder(folder / "history")
         director = Director(site, plan, dice)
         orders = Orders(
-            *(site.url, str(folder), f"{name} {plan.seed}", plan.load, plan.threads),
+            *(site.url, str(folder), f"{name} {plan.seed}", clock(), plan.load, plan.threads),
             keys=site.keys,
             forks=plan.forks,
             patience=site.slowness,
