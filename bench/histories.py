@@ -318,8 +318,6 @@ class World:
             edge = of.came.get("edge")
             if edge is not None:
                 came = {"receipt": [*edge, False]}
-            elif not came and of.op != "open":  # of a change of the bounds, or a deletion
-                came = {"receipt": of.came["told"]} if "told" in of.came else {}
             if of.came.get("done") is False:
                 came = {"error": "OutOfSyncError", "expected": of.line["expected"]}
             asked.came = came
@@ -345,7 +343,7 @@ class World:
                 if came is None:
                     self.adrift.append(asked)
         else:
-            line |= {name: fact for name, fact in came.items() if name not in ("edge", "told")}
+            line |= {name: fact for name, fact in came.items() if name != "edge"}
             view = asked.view
             if asked.op not in _LOOKS and self.rng.random() < self.mix.late:
                 view = asked.state.view or view

@@ -28,8 +28,8 @@ from truecount import (
     connect,
 )
 from truecount.testing.checker import NotAHistoryError, Verdict, check
+from truecount.testing.faulty import ComparingStore, FaultyStore
 from truecount.testing.history import FORMAT, HEADER, RecordedCounter, Recorder
-from truecount.testing.lossy import ComparingStore, LossyStore
 
 _folders = itertools.count()
 
@@ -480,7 +480,7 @@ def test_a_store_that_refuses_everything(tmp_path: Path) -> None:
 # Clean runs
 
 
-def _make_trouble(store: LossyStore, seed: int) -> None:
+def _make_trouble(store: FaultyStore, seed: int) -> None:
     """Say what becomes of some thousand writes."""
     rng = random.Random(seed)
     for _ in range(1000):
@@ -528,7 +528,7 @@ def _act(recorder: Recorder, c: RecordedCounter, rng: random.Random, number: int
             c.receipt(f"shared{rng.randrange(5)}", timeout=quick)
 
 
-def _client(recorder: Recorder, store: LossyStore, seed: int, calls: int) -> None:
+def _client(recorder: Recorder, store: FaultyStore, seed: int, calls: int) -> None:
     """A client with a handle of its own, which settles what it does not know."""
     rng = random.Random(seed)
     unknown: list[OutcomeUnknownError] = []
@@ -552,7 +552,7 @@ def _client(recorder: Recorder, store: LossyStore, seed: int, calls: int) -> Non
 
 def _process(recorder: Recorder, url: str, seed: int, threads: int, calls: int) -> None:
     """A process of several clients, whose store loses what it is sent."""
-    kind = ComparingStore if seed % 2 else LossyStore
+    kind = ComparingStore if seed % 2 else FaultyStore
     store = kind(connect(url))
     _make_trouble(store, seed)
     clients = [

@@ -22,11 +22,9 @@ from truecount import (
 from truecount.record import Address
 from truecount.steps import Read
 from truecount.stores.base import Ambiguous
-from truecount.testing.faulty import FaultyStore
+from truecount.testing.faulty import SUFFERED, FaultyStore
 from truecount.testing.fixtures import Faulty
 from truecount.testing.weather import KINDS, Weather
-
-SUFFERED = ("cut_before", "cut_after", "delay", "late", "refuse")
 
 
 def test_what_is_told_is_counted(faulty_store: Faulty) -> None:

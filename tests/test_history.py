@@ -20,8 +20,8 @@ from truecount import (
     StoreUnavailableError,
     connect,
 )
+from truecount.testing.faulty import FaultyStore
 from truecount.testing.history import FORMAT, HEADER, Recorder
-from truecount.testing.lossy import LossyStore
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def test_a_view_goes_with_what_was_answered(tmp_path: Path) -> None:
 
 def test_what_is_unknown_is_settled_by_name(tmp_path: Path) -> None:
     """A retry and a cancellation name the call that they settle, from another process too."""
-    store = LossyStore(connect("memory://history-unknown"))
+    store = FaultyStore(connect("memory://history-unknown"))
     recorder = Recorder(tmp_path)
     c = recorder.open("mydomain", "a", store=store)
     store.lose_replies(1)
@@ -136,7 +136,7 @@ def test_an_error_of_a_stores_own(tmp_path: Path) -> None:
 
 def test_many_counters_at_once(tmp_path: Path) -> None:
     """`Domain.add` is a call of each counter, and each has what became of its own."""
-    store = LossyStore(connect("memory://history-many"))
+    store = FaultyStore(connect("memory://history-many"))
     recorder = Recorder(tmp_path)
     recorder.open("mydomain", "bounded", store=store, maximum=1)
     domain = Domain("mydomain", store=store)
@@ -150,7 +150,7 @@ def test_many_counters_at_once(tmp_path: Path) -> None:
 
 def test_an_interruption_is_unknown(tmp_path: Path) -> None:
     """Whatever else is raised says nothing about the change; a definite error does."""
-    store = LossyStore(connect("memory://history-interrupted"))
+    store = FaultyStore(connect("memory://history-interrupted"))
     recorder = Recorder(tmp_path)
     c = recorder.open("mydomain", "a", store=store)
 

@@ -14,7 +14,7 @@ import pytest
 import workers
 from helpers import in_processes, wait_until
 from truecount import Counter, connect
-from truecount.testing.lossy import ComparingStore
+from truecount.testing.faulty import ComparingStore
 
 PROCESSES, TIMES = 4, 100
 

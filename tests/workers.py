@@ -24,7 +24,7 @@ from truecount import (
     connect,
 )
 from truecount.record import Address, Record
-from truecount.testing.lossy import ComparingStore
+from truecount.testing.faulty import ComparingStore
 
 
 def add_often(url: str, times: int) -> list[int]:

@@ -16,9 +16,10 @@ from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Deadline, Store
 from truecount.testing.weather import FAIR, KINDS, Weather
 
-__all__ = ["ComparingStore", "FaultyStore"]
+__all__ = ["SUFFERED", "ComparingStore", "FaultyStore"]
 
-_SUFFERED: Final = ("cut_before", "cut_after", "delay", "late", "refuse")
+SUFFERED: Final = ("cut_before", "cut_after", "delay", "late", "refuse")
+"""The kinds of faults that need no connection."""
 
 _SOON: Final = 5
 """By how many requests one that the weather made late is overtaken at most."""
@@ -68,8 +69,8 @@ class FaultyStore(Store):
 
     @weather.setter
     def weather(self, weather: Weather | None) -> None:
-        if weather is not None and not weather.chances.keys() <= set(_SUFFERED):
-            others = ", ".join(kind for kind in KINDS if kind not in _SUFFERED)
+        if weather is not None and not weather.chances.keys() <= set(SUFFERED):
+            others = ", ".join(kind for kind in KINDS if kind not in SUFFERED)
             raise ValueError(f"a FaultyStore has no connections: {others} are for a Proxy")
         self._weather = weather
 

@@ -22,9 +22,6 @@ from truecount.testing.soak.sites import SITES
 
 __all__ = ["described", "interrupted", "series", "soaked"]
 
-PAUSE: Final = 0.7
-"""Seconds from one fault to the next."""
-
 LEAST_RATE: Final = 5
 """Operations a second that must be concluded at least, on the slowest of stores."""
 
@@ -93,7 +90,9 @@ def soaked(name: str, seconds: float, seed: int) -> Findings | str:
             _states.put((name, state))
 
     make = SITES[name]
-    plan = Plan(seconds, seed, Pace(PAUSE * getattr(make, "slowness", 1.0)))
+    pace = Pace()
+    pace = pace._replace(pause=pace.pause * getattr(make, "slowness", 1.0))
+    plan = Plan(seconds, seed, pace)
     folder = Path(tempfile.mkdtemp(prefix=f"truecount-soak-{name}-"))
     kept = False
     try:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import urlencode
 
+from truecount.testing.faulty import SUFFERED
 from truecount.testing.proxy import Proxy
 from truecount.testing.servers import (
     Etcd,
@@ -37,9 +38,6 @@ MILD: Final = {
     "split": 0.02,
 }
 """The weather when there is nothing special: the chance of each fault, a request."""
-
-IN_PROCESS: Final = ("cut_before", "cut_after", "delay", "late", "refuse")
-"""What a `truecount.testing.faulty.FaultyStore` makes of the weather."""
 
 
 class Site:
@@ -123,11 +121,11 @@ class Site:
 class SQLiteSite(Site):
     """A file. Clients meet the weather in their own process; it has no connections to break."""
 
-    weathers = IN_PROCESS
-    mild: ClassVar = dict.fromkeys(IN_PROCESS, 0.003)
+    weathers = SUFFERED
+    mild: ClassVar = dict.fromkeys(SUFFERED, 0.003)
     spared: ClassVar = {
         "server killed": "an embedded store has no server",
-        **{kind: "a file has no connections" for kind in KINDS if kind not in IN_PROCESS},
+        **{kind: "a file has no connections" for kind in KINDS if kind not in SUFFERED},
     }
 
     def __init__(self, folder: Path) -> None:
