@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "testing.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "testing.md"
 
 
 def files() -> dict[str, str]:
@@ -60,3 +64,23 @@ def test_the_fixtures_are_pytest_s(name: str, request: pytest.FixtureRequest) ->
     """Each fixture on the page is one that the plugin brings, with its docstring."""
     assert f"| `{name}" in PAGE.read_text(encoding="utf-8")
     assert request.getfixturevalue(name)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The packages that a module imports as soon as it is imported."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.partition(".")[0] for alias in names)
+            case ast.ImportFrom(module=str(module)):
+                yield module.partition(".")[0]
+
+
+def test_the_extra_is_whole() -> None:
+    """Whatever the kit imports from the start comes with ``truecount[testing]``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = project["optional-dependencies"]["testing"]
+    there = {re.split("[^a-z]", requirement)[0] for requirement in extra}
+    kit = (ROOT / "src" / "truecount" / "testing").rglob("*.py")
+    imported = {package for path in kit for package in imports(path)}
+    assert imported - sys.stdlib_module_names - {"truecount"} == there
