@@ -20,6 +20,7 @@ from bench.page import DOCS, Section, report, table, write
 from truecount.testing.simulation import explore
 from truecount.testing.soak.controls import CONTROLS, SIMULATED, Conviction, convict, simulate
 from truecount.testing.soak.findings import Findings
+from truecount.testing.soak.run import NotInstalledError
 from truecount.testing.soak.series import described, interrupted, series
 from truecount.testing.soak.sites import SITES, DynaliteSite
 
@@ -70,6 +71,12 @@ def main() -> int:
 def _run(options: argparse.Namespace) -> int:
     sections: list[Section] = []
     failed: list[str] = []
+
+    def found(section: Section) -> None:
+        """Write it down at once: what comes after it may take hours, and be interrupted."""
+        sections.append(section)
+        write(DOCS / "evidence.md", PREFACE, [section], "make soak")
+
     if options.minutes:
         names = [options.store] if options.store else list(SITES)
         for findings, wrong in series(names, options.minutes * 60, options.seed, options.jobs):
@@ -77,17 +84,16 @@ def _run(options: argparse.Namespace) -> int:
                 failed += wrong
             else:
                 sys.stderr.write(described(findings))
-                sections.append(_soaked(findings, wrong))
+                found(_soaked(findings, wrong))
     if not options.store:
         if not options.no_controls:
-            sections.append(_controls(options.seed))
+            found(_controls(options.seed))
         if options.kills:
-            sections.append(_kill(options.kills))
+            found(_kill(options.kills))
         if options.pause:
-            sections.append(_leaders(options.pause))
+            found(_leaders(options.pause))
         if options.calls:
-            sections.append(_simulate(options.first, options.calls))
-    write(DOCS / "evidence.md", PREFACE, sections, "make soak")
+            found(_simulate(options.first, options.calls))
     for what in failed:
         sys.stderr.write(f"MISSED: {what}\n")
     return report(sections) or bool(failed)
@@ -112,9 +118,12 @@ def _soaked(findings: Findings, wrong: list[str]) -> Section:
     if spared:
         kinds = "; ".join(f"{', '.join(kinds)} ({why})" for why, kinds in spared.items())
         text += f"\n\nDoes not befall it: {kinds}."
-    if wrong:
-        text += f"\n\n**Not passed**: {'; '.join(wrong)}."
-    return Section(f"Soak: {findings.site}", text, wrong)
+    return Section(f"Soak: {findings.site}", text + _not_passed(wrong), wrong)
+
+
+def _not_passed(wrong: list[str]) -> str:
+    """What a section says at its end, if anything is ``wrong``."""
+    return f"\n\n**Not passed**: {'; '.join(wrong)}." if wrong else ""
 
 
 def _controls(seed: int) -> Section:
@@ -131,7 +140,11 @@ def _controls(seed: int) -> Section:
                 failed.append(f"a control goes free: {name}")
 
         for name, control in CONTROLS.items():
-            convicted(name, convict(control, seed=seed))
+            try:
+                convicted(name, convict(control, seed=seed))
+            except NotInstalledError as error:
+                progress.update(task, advance=1)
+                failed.append(f"{name}: {error}")
         for remedy in SIMULATED:
             convicted(f"without {remedy}", simulate(remedy))
     text = (
@@ -142,7 +155,7 @@ def _controls(seed: int) -> Section:
         "stays unknown, is left to the simulation.\n\n"
         + table(["client", "seconds until convicted", "by"], rows)
     )
-    return Section("Negative controls", text, failed)
+    return Section("Negative controls", text + _not_passed(failed), failed)
 
 
 def _simulate(first: int, calls: int) -> Section:

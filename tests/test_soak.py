@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bench.soak
 import pytest
 from tools.installed import dynalite
 
@@ -13,6 +15,7 @@ from helpers import missing, there
 from truecount import Domain, StoreFullError, connect
 from truecount.testing.faulty import FaultyStore
 from truecount.testing.history import RecordedCounter, Recorder
+from truecount.testing.soak.controls import Control
 from truecount.testing.soak.crew import faketime
 from truecount.testing.soak.findings import Findings, counted, judged
 from truecount.testing.soak.load import DOMAIN, LOADS
@@ -116,13 +119,48 @@ def test_a_soak_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "in look_after" in (folder / "failure").read_text(encoding="utf-8")
 
 
+def missing_server(folder: Path) -> Site:
+    """What is made where a server is not installed."""
+    raise FileNotFoundError("there is no rubberd")
+
+
 def test_a_server_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server is not installed, that is said, and nothing is left behind."""
-
-    def make(folder: Path) -> Site:
-        raise FileNotFoundError("there is no rubberd")
-
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setitem(SITES, "missing", make)
+    monkeypatch.setitem(SITES, "missing", missing_server)
     assert soaked("missing", 1, 7) == "missing: there is no rubberd"
     assert not list(tmp_path.iterdir())
+
+
+def evidence(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of ``make soak``, with no simulation, that writes into ``folder``."""
+    monkeypatch.setattr("bench.soak.DOCS", folder)
+    without = ["--calls", "0", "--kills", "0", "--pause", "0"]
+    monkeypatch.setattr(sys, "argv", ["bench.soak", *without, *arguments])
+    return bench.soak.main()
+
+
+def test_evidence_is_written_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found of one store is on the page when the soak of the next is interrupted."""
+    found = soak(SITES["sqlite"], "sqlite", tmp_path, ROUND._replace(seconds=1))
+
+    def series(*_: object) -> Iterator[tuple[Findings, list[str]]]:
+        yield found, []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.soak.series", series)
+    assert evidence(tmp_path, monkeypatch) == 130
+    assert "## Soak: sqlite" in (tmp_path / "evidence.md").read_text(encoding="utf-8")
+
+
+def test_a_control_whose_server_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where a server is not installed, its controls go free, which is said and is a failure."""
+    monkeypatch.setitem(SITES, "missing", missing_server)
+    monkeypatch.setattr("bench.soak.CONTROLS", {"rubber, INCR": Control("missing")})
+    monkeypatch.setattr("bench.soak.SIMULATED", ())
+    assert evidence(tmp_path, monkeypatch, "--minutes", "0") == 1
+    assert "MISSED: rubber, INCR: there is no rubberd" in capfd.readouterr().err

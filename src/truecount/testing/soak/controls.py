@@ -102,7 +102,10 @@ SIMULATED: Final = tuple(remedy for remedy in REMEDIES if f"without {remedy}" no
 def convict(
     control: Control, *, seed: int = 1, rounds: Iterable[float] = (1, 2, 4, 8, 16)
 ) -> Conviction:
-    """Soak ``control``, for longer from round to round, until it is convicted."""
+    """Soak ``control``, for longer from round to round, until it is convicted.
+
+    Raises what `truecount.testing.soak.run.soak` does.
+    """
     began = time.monotonic()
     for number, seconds in enumerate(rounds):
         with tempfile.TemporaryDirectory(prefix="truecount-control-") as folder:
