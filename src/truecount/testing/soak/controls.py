@@ -39,6 +39,11 @@ class Control(NamedTuple):
     forks: float = 0.0
     threads: int = 2
 
+    @property
+    def innocent(self) -> Control:
+        """Ours, with all remedies, doing the same in the same weather: who must go free."""
+        return self._replace(naive="", without="")
+
     def plan(self, seconds: float, seed: int) -> Plan:
         """A soak of so many ``seconds``."""
         return Plan(
