@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import bench.soak
 import pytest
@@ -15,8 +16,9 @@ from helpers import missing, there
 from truecount import Domain, StoreFullError, connect
 from truecount.testing.faulty import FaultyStore
 from truecount.testing.history import RecordedCounter, Recorder
+from truecount.testing.soak.client import Orders, clock
 from truecount.testing.soak.controls import Control
-from truecount.testing.soak.crew import faketime
+from truecount.testing.soak.crew import Crew, faketime
 from truecount.testing.soak.findings import Findings, counted, judged
 from truecount.testing.soak.load import DOMAIN, LOADS
 from truecount.testing.soak.run import Pace, Plan, soak
@@ -99,6 +101,17 @@ def test_a_clock_that_is_not_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     findings = soak(SITES["sqlite"], "sqlite", tmp_path, ROUND._replace(seconds=1))
     assert findings.faults["client killed"] >= 1
     assert findings.faults["clock wrong"] == 0
+
+
+def test_who_is_killed_has_begun(tmp_path: Path) -> None:
+    """Clients are killed at their work, and not before it."""
+    orders = Orders(f"sqlite:///{tmp_path}/c.db", str(tmp_path), "7", clock(), forks=0.0)
+    with Crew(orders, 1, 0.0, Random(7)) as crew:
+        crew.start()
+        for _ in range(3):
+            crew.kill()
+    assert crew.tally["client killed"] == 3
+    assert len(list((tmp_path / "history").iterdir())) >= 3
 
 
 class Falling(SQLiteSite):

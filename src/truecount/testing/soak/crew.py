@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter as Tally
+from pathlib import Path
 from random import Random
 from typing import Final, Self
 
@@ -18,7 +19,7 @@ from truecount.testing.soak.client import Orders
 __all__ = ["Crew", "faketime"]
 
 PATIENCE: Final = 30.0
-"""Seconds that a client may take to end when it is told to."""
+"""Seconds that a client may take to begin, and to end when it is told to."""
 
 LIBRARIES: Final = (
     "/usr/lib/*/faketime/libfaketimeMT.so.1",
@@ -56,7 +57,8 @@ class Crew:
 
     def kill(self) -> None:
         """Kill one of them as ``kill -9`` does, and start another."""
-        victim = self._clients.pop(self._dice.randrange(len(self._clients)))
+        victim = self._dice.choice(self._at_work())
+        self._clients.remove(victim)
         _signal(victim, signal.SIGKILL)
         victim.wait()
         self.tally["client killed"] += 1
@@ -64,7 +66,7 @@ class Crew:
 
     def stop(self, seconds: float) -> None:
         """Have one of them stand still for a while."""
-        victim = self._dice.choice(self._clients)
+        victim = self._dice.choice(self._at_work())
         _signal(victim, signal.SIGSTOP)
         try:
             time.sleep(seconds)
@@ -96,6 +98,17 @@ class Crew:
         for client in self._clients:
             _signal(client, signal.SIGKILL)
             client.wait()
+
+    def _at_work(self) -> list[subprocess.Popen[bytes]]:
+        """Those that have begun their history: it is no fault to kill one that has not."""
+        history = Path(self.orders.folder, "history")
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if begun := [each for each in self._clients if any(history.glob(f"{each.pid}-*"))]:
+                return begun
+            self.check()
+            time.sleep(0.02)
+        raise RuntimeError("no client has begun")
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._started += 1
