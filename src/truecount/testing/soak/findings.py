@@ -24,7 +24,7 @@ FEW: Final = 10
 """Of fewer calls of a kind than so many, no share is taken."""
 
 SETTLING: Final = ("retry", "cancel")
-"""Calls of which there are as many as outcomes are unknown, and maybe none."""
+"""Calls that may be few, and come to nothing: a counter deleted meanwhile cannot tell."""
 
 WRONG: Final = 1.0
 """A clock that is off by more seconds is wrong."""
@@ -105,9 +105,9 @@ class Findings(NamedTuple):
             found.append(f"only {self.concluded} of {operations} operations concluded")
         for kind, asked in self.counted.operations.items():
             concluded = self.counted.concluded[kind]
-            least = 0 if kind in SETTLING else calls
-            if concluded < least or (asked >= FEW and concluded < asked * CONCLUDED):
-                found.append(f"only {concluded} of {max(asked, least)} calls concluded: {kind}")
+            least = max(calls, asked * CONCLUDED if asked >= FEW else 0)
+            if concluded < least and kind not in SETTLING:
+                found.append(f"only {concluded} of {max(asked, calls)} calls concluded: {kind}")
         found += [
             f"only {count} of {each} faults: {kind}"
             for kind, count in self.faults.items()
