@@ -432,6 +432,17 @@ def test_numbers_told_after_the_bounds_had_changed(story: Story) -> None:
     clears(story)
 
 
+def test_a_batch_before_a_deletion(story: Story) -> None:
+    """A change told to be applied was in the batch of another one, and a deletion came after."""
+    story.call("add", 5, 10, n=5, receipt=(0, 5, 101))
+    unknown = story.call("add", 6, 7, n=-2, unknown="OutcomeUnknownError")
+    story.call("delete", 8, 20)
+    story.call("cancel", 21, 22, of=["a", unknown], done=False)
+    story.call("open", 23, 24, initial=0, create=True, view=(103, 0))
+    story.call("add", 25, 26, n=7, receipt=(0, 7, 104))
+    clears(story)
+
+
 def test_unknown_changes_explain_once(story: Story) -> None:
     """A change of unknown outcome explains a gap, but only one."""
     story.call("add", 5, None, n=7)

@@ -370,10 +370,10 @@ class _Walk:
         chain = self.chain
         missing = here - chain.revisions[-1] - bool(legs) if chain.values else -1
         now = value if isinstance(value, int) else None
+        beside = self._beside({process_of(row.call) for leg in legs for row in leg}, missing)
         for at, fill in enumerate(fills):
             if value is not ANY and (fill or missing > 0):
                 before, now = now, self._place(fill, now, here)
-                beside = {process_of(row.call) for leg in legs for row in leg}
                 times = self.latest_begin, self._latest(*ahead)
                 place = len(chain.values) - len(fill)
                 seam = Seam(here, before, now, missing, fill, beside, times, place)
@@ -564,8 +564,7 @@ class _Walk:
         assert not isinstance(value, str)
         latest = self._latest(*ahead)
         self._advance(latest)
-        if self.chain.calls and missing >= 0:
-            beside = beside | {process_of(self.chain.calls[-1])}
+        beside = self._beside(beside, missing)
         group = ahead[1]
         now = max([self.latest_begin, *(row.begin for row in group)])
         search = _Search(
@@ -583,6 +582,12 @@ class _Walk:
         for loose in found or ():
             loose.used = not loose.again
         return found
+
+    def _beside(self, processes: set[int], missing: int) -> set[int]:
+        """Whose changes are next to a seam: ``processes`` behind it, and the one before it."""
+        if self.chain.calls and missing >= 0:
+            return processes | {process_of(self.chain.calls[-1])}
+        return processes
 
     def _is_decided(self, group: Sequence[Row], missing: int, latest: int) -> bool:
         """Whether all was tried that might explain a seam."""
