@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dis
 import fcntl
+import itertools
 import multiprocessing
 import operator
 import os
@@ -11,15 +13,36 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Final, TypeAlias
 
 import pytest
 
 import truecount
 import workers
-from truecount import Counter, StoreError, StoreTimeoutError, combine, turn
+from truecount import (
+    Counter,
+    CounterError,
+    Domain,
+    OutcomeUnknownError,
+    Receipt,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    combine,
+    connect,
+    drive,
+    turn,
+)
+from truecount.change import Answer, Batch, Change
+from truecount.combine import SENT, Line
+from truecount.record import Address, Record
+from truecount.testing.faulty import FaultyStore
 
 
 @pytest.mark.parametrize("scheme", ["memory", "sqlite"])
@@ -71,6 +94,250 @@ def test_interrupted_at_its_turn(place: str, tmp_path: Path) -> None:
         (after,) = pool.apply(workers.add_to, (url, 1))
     assert after == value + 1
     assert c.add(1, timeout=5) == value + 2
+
+
+HOME: Final = os.path.join(os.path.dirname(truecount.__file__), "")
+
+
+class Strike:
+    """Strikes the thread that enters it once, at the nth point where a Ctrl-C could.
+
+    Such points are the entries of functions and the ends of calls. ``missed``:
+    there were fewer. ``leading``: it was leading, or about to.
+    """
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+        self.where = ""
+        self.leading = False
+
+    @property
+    def missed(self) -> bool:
+        return self.left > 0
+
+    def __enter__(self) -> None:
+        sys.setprofile(self._pass)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _pass(self, frame: FrameType, event: str, _: object) -> None:
+        path = frame.f_code.co_filename
+        if not path.startswith(HOME) or "testing" in path:
+            return
+        if event == "c_return" or (event == "call" and is_entered(frame)):
+            self.left -= 1
+            if not self.left:
+                sys.setprofile(None)
+                self.where = f"{frame.f_code.co_name}, line {frame.f_lineno}"
+                outer: FrameType | None = frame
+                while outer is not None:
+                    self.leading |= outer.f_code is combine.see_through.__code__
+                    outer = outer.f_back
+                raise KeyboardInterrupt
+
+
+def is_entered(frame: FrameType) -> bool:
+    """Whether its function begins; else a generator goes on, where its `send` ends with a call."""
+    instructions = dis.get_instructions(frame.f_code)
+    return frame.f_lasti <= next(each.offset for each in instructions if each.opname == "RESUME")
+
+
+class Staged(FaultyStore):
+    """Before the first write it does what is in ``stage``, after each what is in ``wrote``."""
+
+    def __init__(self, compares: bool) -> None:
+        super().__init__(connect(f"memory://staged{next(_numbers)}"))
+        self.compares = compares
+        self.stage: Callable[[], None] | None = None
+        self.wrote: Callable[[], None] = lambda: None
+
+    def settles(self, change: Change) -> bool:
+        return not self.compares and super().settles(change)
+
+    def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
+        self._begin()
+        try:
+            return super().settle(address, batch, timeout=timeout)
+        finally:
+            self.wrote()
+
+    def replace(self, *args: Any, **options: Any) -> bool:
+        self._begin()
+        try:
+            return super().replace(*args, **options)
+        finally:
+            self.wrote()
+
+    def _begin(self) -> None:
+        stage, self.stage = self.stage, None
+        if stage is not None:
+            stage()
+
+    def value(self) -> int:
+        record = self.store.read(Address("mydomain", "counter1"), timeout=5)
+        assert isinstance(record, Record)
+        return record.value
+
+
+_numbers = itertools.count(1)
+
+
+def told_by(call: Callable[[], Any]) -> Future[Any]:
+    """What ``call`` returns or raises, in a thread of its own."""
+    told: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            told.set_result(call())
+        except BaseException as error:
+            told.set_result(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return told
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.0001)
+
+
+Victim: TypeAlias = Callable[[Staged, Strike], Any]
+
+
+def struck_adding(store: Staged, strike: Strike) -> Any:
+    c = Counter("mydomain", "counter1", store=store)
+    with strike:
+        return c.add(10)
+
+
+def struck_adding_to_many(store: Staged, strike: Strike) -> Any:
+    domain = Domain("mydomain", store=store)
+    with strike:
+        return domain.add({"counter1": 10})["counter1"]
+
+
+VICTIMS: Final[dict[str, Victim]] = {
+    "add": struck_adding,
+    "many": struck_adding_to_many,
+}
+
+
+@pytest.mark.parametrize("compares", [False, True], ids=["settles", "compares"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+@pytest.mark.parametrize("victim", VICTIMS.values(), ids=VICTIMS)
+def test_a_strike_at_every_point(victim: Victim, first: bool, compares: bool) -> None:
+    """Wherever a caller in the midst of others is struck, they go on, and all are told the truth.
+
+    It is the first in line, and the first reply is lost; or the second, called to lead
+    those behind it, and the store is full once the batch was applied.
+    """
+    for nth in itertools.count(1):
+        strike = Strike(nth)
+        told, value = one_strike(victim, strike, first, compares)
+        for position, (name, came) in enumerate(told.items()):
+            applied = value // 10**position % 10
+            if isinstance(came, Receipt):
+                possible = {1}
+            elif isinstance(came, KeyboardInterrupt):
+                noted = SENT in getattr(came, "__notes__", ())
+                # Who is struck when its call is as good as over may not be told any more.
+                possible = {0, 1} if noted or not strike.leading else {0}
+            else:
+                assert isinstance(came, CounterError), (strike.where, name, came)
+                possible = {0, 1} if isinstance(came, OutcomeUnknownError) else {0}
+            assert applied in possible, (strike.where, name, came)
+        if strike.missed:
+            break
+    assert nth > 30
+
+
+def one_strike(
+    victim: Victim, strike: Strike, first: bool, compares: bool
+) -> tuple[dict[str, Any], int]:
+    """Have ``victim`` struck: what it and the others were told, and the value at the end.
+
+    The one before it adds 1, it adds 10, the one behind it 100, and one who comes later 1000.
+    """
+    store = Staged(compares)
+    c = Counter("mydomain", "counter1", store=store)
+    line = c._line
+    over = threading.Event()
+    began = threading.Event()
+    behind: list[Future[Any]] = []
+
+    def stage() -> None:
+        began.set()
+        if not first:
+            until(lambda: line.waiting or over.is_set())
+        there = len(line.waiting)
+        behind.append(told_by(lambda: c.add(100)))
+        until(lambda: len(line.waiting) > there or behind[0].done())
+
+    def fill() -> None:
+        if store.value() // 10 % 10:
+            store.wrote = lambda: None
+            store.refuse(StoreFullError("full"))
+
+    told: dict[str, Any] = {}
+    store.stage = stage
+    if first:
+        store.lose_replies(1)
+    else:
+        store.wrote = fill
+        before = told_by(lambda: c.add(1))
+        began.wait(10)
+    try:
+        came = victim(store, strike)
+    except (KeyboardInterrupt, CounterError) as error:
+        came = error
+    over.set()
+    unset, store.stage = store.stage, None
+    if unset is None:  # maybe by a thread that is at it yet
+        until(lambda: behind)
+    assert threading.get_ident() not in drive.running, strike.where
+    try:
+        told["before"] = StoreError("nobody") if first else before.result(5)
+        told["victim"] = came
+        told["behind"] = behind[0].result(5) if behind else StoreError("nobody")
+        store.mend()
+        told["later"] = told_by(lambda: c.add(1000, timeout=4)).result(5)
+    except TimeoutError:
+        pytest.fail(f"others wait for ever after a strike in {strike.where}")
+    assert isinstance(told["later"], Receipt), strike.where
+    return told, store.value()
+
+
+def test_struck_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that is struck as it gives up leaves those behind it one place in line, not two."""
+    store = Staged(compares=False)
+    c = Counter("mydomain", "counter1", store=store)
+    land = Line._land
+
+    def struck(line: Line, flight: combine.Flight) -> None:
+        if threading.current_thread() is threading.main_thread():
+            monkeypatch.undo()
+            store.mend()
+            raise KeyboardInterrupt
+        land(line, flight)
+
+    def stage() -> None:
+        until(lambda: len(c._line.waiting) == 1)
+        behind.append(told_by(lambda: c.add(100)))
+        until(lambda: len(c._line.waiting) == 2)
+        store.go_down()
+
+    behind: list[Future[Any]] = []
+    store.stage = stage
+    store.serve()
+    before = told_by(lambda: c.add(1))
+    until(lambda: store.stage is None)
+    monkeypatch.setattr(Line, "_land", struck)
+    with pytest.raises(KeyboardInterrupt):
+        c.add(10, timeout=0.2)
+    assert (before.result(5), behind[0].result(5)) == (1, 101)
+    assert told_by(lambda: c.add(1000, timeout=4)).result(5) == 1101
 
 
 CLOSING = """

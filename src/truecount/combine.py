@@ -199,6 +199,10 @@ class Line:
             self._fail(flight, ticket, unknown.cause)
         except CounterError as error:
             self._fail(flight, ticket, error)
+        except BaseException:
+            if not flight.sealed.in_doubt:
+                flight.sealed.shared = True  # maybe answered already, which no later refusal undoes
+            raise
 
     def gather(self) -> Plan[None]:
         """Let those come who stood here a moment ago.
@@ -246,7 +250,9 @@ class Line:
                 return False
             flight, _ = self._remove(ticket)
             self._step_down(ticket)
-            goes_on = flight is not None and (flight.sealed.in_doubt or self.flight is flight)
+            goes_on = ticket.decided is not None or (
+                flight is not None and (flight.sealed.in_doubt or self.flight is flight)
+            )
         if goes_on:
             note(interruption)
         return True
@@ -305,6 +311,9 @@ class Line:
 
     def abandon(self, change: Change, ticket: Ticket | None, interruption: BaseException) -> None:
         """Leave, interrupted, wherever the caller with ``change`` stands; may be repeated."""
+        leader = self.leader
+        if isinstance(leader, Ticket) and leader.change is change:
+            ticket = leader  # struck in `go_on`, it may not know its place
         if ticket is not None:
             ticket.pass_on()
             self.drop(ticket, interruption)
@@ -333,11 +342,13 @@ class Line:
                     if keys > self.terms.key_limit:
                         break
                     changes.append(change)
-                tickets: list[Ticket | None] = [*waiting[: len(changes)]]
-                del waiting[: len(changes)]
+                count = len(changes)
+                tickets: list[Ticket | None] = [*waiting[:count]]
                 number = next(self.terms.writer.numbers)
                 batch = Batch(self.name, number, self.revision, tuple(changes))
-                self.flight = Flight(Sealed(batch), tickets, engine)
+                flight = Flight(Sealed(batch), tickets, engine)
+                self.flight = flight  # with what follows, in one go: nobody is lost to a strike
+                del waiting[:count]
             return self.flight
 
     def _deliver(self, flight: Flight, answer: Answer, record: Record | None) -> bool:
@@ -380,7 +391,9 @@ class Line:
             else:
                 ticket.error = cause
                 if isinstance(cause, PASSING):
-                    # Only the leader's time is over: the others go back to their places.
+                    # Only the leader's time is over: the others go back to their places,
+                    # all in one go: whoever is struck leaves nobody in two of them.
+                    self.flight = None
                     self.waiting[:0] = others
                 else:
                     for other in others:
@@ -484,10 +497,10 @@ def submit(line: Line, change: Change) -> Plan[Decided]:
                 yield Wait(ticket)
             except Expired:
                 line.expire(ticket)
+        return (yield from see_through(line, ticket))
     except BaseException as interruption:
         line.drop(ticket, interruption)
         raise
-    return (yield from see_through(line, ticket))
 
 
 def see_through(line: Line, ticket: Ticket) -> Plan[Decided]:
