@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import gc
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from truecount import (
     OutcomeUnknownError,
     ReceiptNotFoundError,
     StoreTimeoutError,
+    awaiting,
     connect,
 )
 from truecount.change import Add, Answer, Batch
@@ -417,6 +421,65 @@ def test_a_coroutine_that_is_closed(url: str) -> None:
         return await c.refresh()
 
     assert asyncio.run(main()) == 1
+
+
+def test_a_collector_that_closes_a_coroutine_waits_for_nobody(url: str) -> None:
+    """One may be closed in the midst of what starts threads, whose locks this thread has."""
+    store = SlowStore(url)
+
+    async def main() -> int:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        first = asyncio.create_task(c.add(1))
+        await soon(store.began.is_set)
+        second = c.add(10)
+        second.send(None)  # it stands in line
+        with concurrent.futures.thread._global_shutdown_lock:  # type: ignore[attr-defined]
+            second.close()
+        await soon(lambda: not c._line.waiting)
+        store.go_on.set()
+        await first
+        return await c.refresh()
+
+    result: list[int] = []
+    thread = threading.Thread(target=lambda: result.append(asyncio.run(main())), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert result == [1]
+
+
+def test_struck_while_it_calls_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is struck while it has a loop look leaves it to look when somebody else calls."""
+    looked: list[int] = []
+    callers: list[Any] = [SimpleNamespace(look=partial(looked.append, n)) for n in range(2)]
+
+    def strike(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        box = awaiting._Box(loop)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_soon_threadsafe", strike)
+            with pytest.raises(KeyboardInterrupt):
+                box.post(callers[0])
+        box.post(callers[1])
+        await asyncio.wait_for(soon(lambda: looked == [0, 1]), 5)
+
+    asyncio.run(main())
+
+
+def test_struck_as_it_gets_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is struck on its way into a call is not taken for somebody inside, as at a fork."""
+
+    class Striking(set[int]):
+        def add(self, thread: int) -> None:
+            super().add(thread)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(awaiting, "running", Striking())
+    with pytest.raises(KeyboardInterrupt):
+        awaiting._inside(int)
+    assert not awaiting.running
 
 
 def test_a_store_that_hangs_holds_up_no_other(url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dis
 import fcntl
@@ -26,6 +27,7 @@ import pytest
 import truecount
 import workers
 from truecount import (
+    AsyncCounter,
     Counter,
     CounterError,
     Domain,
@@ -218,9 +220,19 @@ def struck_adding_to_many(store: Staged, strike: Strike) -> Any:
         return domain.add({"counter1": 10})["counter1"]
 
 
+def struck_adding_in_a_loop(store: Staged, strike: Strike) -> Any:
+    async def main() -> Any:
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        with strike:
+            return await c.add(10)
+
+    return asyncio.run(main())
+
+
 VICTIMS: Final[dict[str, Victim]] = {
     "add": struck_adding,
     "many": struck_adding_to_many,
+    "task": struck_adding_in_a_loop,
 }
 
 

@@ -82,6 +82,7 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
     """
     caller = _Caller(line, change, store, timeout)
     try:
+        caller.join(timeout)
         await caller.future
     except BaseException as interruption:
         caller.leave(interruption)
@@ -102,7 +103,7 @@ class _Caller(Ticket):
     def __init__(self, line: Line, change: Change, store: Store, timeout: float | None) -> None:
         super().__init__(line, change)
         loop = asyncio.get_running_loop()
-        self.box = box = _box(loop)
+        self.box = _box(loop)
         self.future: asyncio.Future[None] = loop.create_future()
         self.store = store
         self.failure: BaseException | None = None
@@ -112,20 +113,24 @@ class _Caller(Ticket):
         self.alarm: _Alarm | None = None
         if timeout is not None:
             self.end = time.monotonic() + timeout
-            self.alarm = box.alarms.get(timeout) or box.alarm(timeout)
+
+    def join(self, timeout: float | None) -> None:
+        """Stand in line, for ``timeout`` seconds at most. Whatever happens, `leave` may follow."""
+        if timeout is not None:
+            self.alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
             self.alarm.callers[self] = None
         thread = threading.get_ident()  # as `_inside` does, but faster
         if thread in running:
             refuse_nested()
         try:
             running.add(thread)
-            if line.join(self):
-                with line.lock:
+            if self.line.join(self):
+                with self.line.lock:
                     self.lead()
         finally:
             running.discard(thread)
 
-    entrances.add(__init__.__code__)
+    entrances.add(join.__code__)
 
     def wake(self) -> None:
         """Have a thread lead, or the loop look."""
@@ -165,17 +170,22 @@ class _Caller(Ticket):
         self.look()
 
     def may_leave(self) -> bool:
-        return self.job is None or self.job.cancel()
+        return not self.begun and (self.job is None or self.job.cancel())
 
     def leave(self, interruption: BaseException) -> None:
         """Go, interrupted. What was sent stays to be seen through."""
         if isinstance(interruption, GeneratorExit):
-            # A collector of garbage may come at any moment, even while this thread has the lock.
-            _pools(self.store).others.submit(self.line.drop, self, interruption, leading=False)
-            return
-        left = _inside(partial(self.line.drop, leading=False), self, interruption)
-        if not (left or self.decided or self.error):
+            # A collector of garbage may come at any moment, even while this thread has a lock:
+            # the loop's way to be called takes none. Closed, it leaves the change to the line.
+            with suppress(RuntimeError):
+                self.box.loop.call_soon_threadsafe(self.quit, interruption)
+        elif not self.quit(interruption):
             note(interruption)
+
+    def quit(self, interruption: BaseException) -> bool:
+        """Leave the line, unless somebody leads for this one; whether it is over."""
+        left = _inside(partial(self.line.drop, leading=False), self, interruption)
+        return left or self.decided is not None or self.error is not None
 
 
 class _Box:
@@ -194,8 +204,12 @@ class _Box:
         self.posted.append(caller)
         if not self.called:
             self.called = True
-            with suppress(RuntimeError):  # it is closed, and nobody waits in it any more
+            try:
                 self.loop.call_soon_threadsafe(self.open)
+            except BaseException as error:
+                self.called = False  # struck: whoever posts next has to call
+                if not isinstance(error, RuntimeError):  # closed: nobody waits in it any more
+                    raise
 
     def open(self) -> None:
         """Look at everything that was posted."""
@@ -305,8 +319,8 @@ def _inside(call: Callable[..., T], *arguments: Any) -> T:
     thread = threading.get_ident()
     if thread in running:
         refuse_nested()
-    running.add(thread)
     try:
+        running.add(thread)
         return call(*arguments)
     finally:
         running.discard(thread)
