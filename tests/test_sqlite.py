@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 
 import pytest
 
@@ -35,7 +36,10 @@ from truecount import (
     connect,
 )
 from truecount.record import Address
+from truecount.stores import forks
 from truecount.stores.filesystem import network_filesystem
+from truecount.stores.sqlite import SQLiteStore, _Connection
+from truecount.url import StoreURL
 
 DATA = Path(__file__).parent / "data"
 
@@ -532,6 +536,85 @@ def test_many_at_once_see_what_others_wrote(path: Path, meanwhile: str) -> None:
             assert {n: int(r) for n, r in d.add(dict.fromkeys(names, 1)).items()} == expected
         again = d.add(dict.fromkeys([name for name in names if name != "n7"], 1))
         assert {int(receipt) for receipt in again.values()} == {3}
+
+
+def test_closing_while_others_open(path: Path) -> None:
+    """What other threads open while a store is closed is closed, too, and the locks' files."""
+    store = SQLiteStore(StoreURL(f"sqlite:///{path}"))
+    opened = [store._open(5), store._open(5)]
+
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        if "weak" in frame.f_code.co_filename and len(opened) < 5:  # `close` looks for them
+            opener = threading.Thread(target=lambda: opened.append(store._open(5)))
+            opener.start()
+            opener.join()
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        store.close()
+    finally:
+        sys.settrace(tracer)
+    opened.append(store._open(5))  # who has not seen yet that it is closed
+    assert len(opened) > 3
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.sql.execute("SELECT 1")
+    assert not store._turns
+
+
+def test_a_failed_commit_is_looked_into_alone(
+    path: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a thread finds out what became of its commit nobody closes the file, or forks."""
+    counter.add(1)
+    store = counter.store
+    assert isinstance(store, SQLiteStore)
+    connection = store._connection(5)
+    alone: list[bool] = []
+
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    def is_undone(connection: _Connection, _: sqlite3.Error) -> bool:
+        alone.append(connection.lock.locked() and connection.thread in forks._inside)
+        return True
+
+    monkeypatch.setattr(connection, "cursor", SimpleNamespace(execute=fail))
+    monkeypatch.setattr(_Connection, "is_undone", is_undone)
+    with pytest.raises(StoreError, match="cannot be read or written"):
+        counter.add(1)
+    assert alone == [True]
+
+
+def test_threads_that_fork_at_once() -> None:
+    """Nobody gets inside before the last of several forks is over."""
+    ready, last, inside = (threading.Event() for _ in range(3))
+
+    def fork_late() -> None:
+        forks._before()
+        ready.set()
+        last.wait(10)
+        forks._after_in_parent()
+
+    def enter() -> None:
+        forks.enter(threading.get_ident())
+        inside.set()
+        forks.leave(threading.get_ident())
+
+    threads = [threading.Thread(target=work) for work in (fork_late, enter)]
+    forks._before()
+    threads[0].start()
+    ready.wait(10)
+    threads[1].start()
+    forks._after_in_parent()
+    assert not inside.wait(0.1)
+    last.set()
+    assert inside.wait(10)
+    for thread in threads:
+        thread.join()
 
 
 def test_the_unknown_is_an_error_of_its_own() -> None:

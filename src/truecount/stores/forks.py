@@ -19,7 +19,7 @@ PATIENCE: Final = 5.0
 
 _inside: Final[set[int]] = set()  # idents of threads
 _fork_is_over = threading.Event()
-_forking = False
+_forking: Final[set[int]] = set()  # idents of threads: several may fork at once
 
 
 def enter(thread: int) -> None:
@@ -35,24 +35,22 @@ leave = _inside.discard
 
 
 def _before() -> None:
-    global _forking
+    _forking.add(threading.get_ident())
     _fork_is_over.clear()
-    _forking = True
-    forking = {threading.get_ident()}
     deadline = time.monotonic() + PATIENCE
-    while _inside - forking and time.monotonic() < deadline:
+    while _inside - _forking and time.monotonic() < deadline:
         time.sleep(0.0001)
 
 
 def _after_in_parent() -> None:
-    global _forking
-    _forking = False
-    _fork_is_over.set()
+    _forking.discard(threading.get_ident())
+    if not _forking:
+        _fork_is_over.set()
 
 
 def _after_in_child() -> None:
-    global _forking, _fork_is_over
-    _forking = False
+    global _fork_is_over
+    _forking.clear()
     _fork_is_over = threading.Event()
     _inside.intersection_update({threading.get_ident()})
 

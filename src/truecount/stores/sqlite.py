@@ -156,7 +156,8 @@ class SQLiteStore(Store):
         query = url.text.partition("?")[2]
         self.url = f"sqlite:///{self._path}" + (query and f"?{query}")
         self._local = threading.local()
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # No WeakSet, which `close` could not copy while other threads open some.
+        self._connections = weakref.WeakValueDictionary[int, _Connection]()
         self._turns: dict[Process, Turn] = {}
         self._latest: dict[Address, _Latest] = {}
 
@@ -261,8 +262,10 @@ class SQLiteStore(Store):
 
     def close(self) -> None:
         self.closed = True
-        for connection in list(self._connections):
-            connection.close_if_idle()  # else its thread does, when it has done
+        for reference in self._connections.valuerefs():
+            connection = reference()
+            if connection is not None:
+                connection.close_if_idle()  # else its thread does, when it has done
         turn = self._turns.pop(here(), None)
         if turn is not None:
             turn.close()
@@ -479,17 +482,16 @@ class SQLiteStore(Store):
         if new is None:
             return None
         value, ledger = _texts(new)
-        try:  # as `_use` does, but faster
-            with connection.lock:
-                try:
-                    forks.enter(connection.thread)
-                    cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *there))
-                finally:
-                    forks.leave(connection.thread)
-        except sqlite3.Error as error:
-            if _is_early(error):
-                return None
-            raise self._failure_of_commit(connection, error) from error
+        with connection.lock:  # as `_use` does, but faster
+            try:
+                forks.enter(connection.thread)
+                cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *there))
+            except sqlite3.Error as error:
+                if _is_early(error):
+                    return None
+                raise self._failure_of_commit(connection, error) from error
+            finally:
+                forks.leave(connection.thread)
         if not cursor.rowcount:
             return None
         self._latest[address] = make(_Latest, ((there[0], value, ledger), new))
@@ -510,6 +512,8 @@ class SQLiteStore(Store):
             turn = self._turns.setdefault(here(), new)
             if turn is not new:
                 new.close()
+            if self.closed:  # meanwhile, and it may not have seen this one
+                self.close()
         return turn
 
     def _closed_error(self) -> StoreClosedError:
@@ -547,7 +551,9 @@ class SQLiteStore(Store):
         finally:
             forks.leave(thread)
         self._local.connection = connection
-        self._connections.add(connection)
+        self._connections[id(connection)] = connection
+        if self.closed:  # likewise
+            self.close()
         return connection
 
 
