@@ -443,6 +443,75 @@ def test_a_batch_before_a_deletion(story: Story) -> None:
     clears(story)
 
 
+def test_a_refusal_between_two_changes_shown_at_once(story: Story) -> None:
+    """A change that shows a later revision had one of its own, at which another was refused."""
+    story.call("add", 5, 6, n=12, receipt=(0, 12, 101))
+    story.call("compare_and_set", 7, 20, expected=12, new=15, done=True, view=(103, 17))
+    story.call("compare_and_set", 10, 11, by="b", expected=12, new=9, done=False)
+    story.call("add", 13, 20, n=2, receipt=(15, 17, 103))
+    clears(story)
+
+
+def test_a_batch_in_another_order(story: Story) -> None:
+    """What was tried in a wrong order of a batch is there for the right one."""
+    story.call("add", 5, 6, n=10, receipt=(0, 10, 101))
+    unknown = story.call("set", 7, 9, value=500, unknown="OutcomeUnknownError")
+    story.call("add", 7, 9, n=20, receipt=(500, 520, 102))
+    story.call("add", 7, 9, n=-3, receipt=(10, 7, 102))
+    story.call("cancel", 20, 21, of=["a", unknown], done=False)
+    clears(story)
+
+
+def test_updates_of_unknown_outcome_under_one_key(story: Story) -> None:
+    """Any of them may have been the one that was applied."""
+    for begin, by, expected in ((5, "k1", 0), (9, "k2", 100)):
+        number = story.call("update", begin, None, by=by, key="k")
+        tried = {"t": begin, "try": number, "expected": expected, "new": expected + 4}
+        story.files[by].append(tried)
+    story.call("add", 7, 8, n=100, receipt=(0, 100, 101))
+    story.call("refresh", 10, 11, view=(102, 104))
+    clears(story)
+
+
+def test_a_repeated_reserve_of_another_process(story: Story) -> None:
+    """It does not say that it repeats, and was in the batch of who asked first."""
+    story.call("add", 5, 6, by="b", n=1, receipt=(0, 1, 101))
+    story.call("reserve", 7, 9, by="b", n=4, key="k", receipt=(1, 5, None), view=(102, 6))
+    story.call("add", 7, 9, by="b", n=1, receipt=(5, 6, 102))
+    story.call("reserve", 10, 11, n=4, key="k", receipt=(1, 5, None), view=(102, 6))
+    clears(story)
+
+
+def test_a_batch_told_after_the_bounds_had_changed(story: Story) -> None:
+    """All of a batch show the revision after it, whose change of the bounds began first."""
+    story.call("add", 5, 6, n=10, receipt=(0, 10, 101))
+    story.call("limit", 7, 19, by="b", maximum=50, view=(103, 46, None, 50))
+    story.call("set", 8, 20, value=40, receipt=(10, 40, 102), view=(103, 46, None, 50))
+    story.call("reserve", 9, 20, n=6, receipt=(40, 46, None), view=(103, 46, None, 50))
+    story.call("add", 21, 22, n=1, receipt=(46, 47, 104), view=(104, 47, None, 50))
+    clears(story)
+
+
+def test_a_batch_that_comes_back(story: Story) -> None:
+    """Ten, seven, thirteen, ten: where values come twice there is more than one way."""
+    story.call("add", 5, 6, n=10, receipt=(0, 10, 101))
+    story.call("add", 7, 9, n=-3, receipt=(10, 7, 102))
+    story.call("reserve", 7, 9, n=6, key="r", receipt=(7, 13, None), view=(102, 10))
+    story.call("add", 7, 9, n=-3, receipt=(13, 10, 102))
+    clears(story)
+
+
+@pytest.mark.parametrize("op", [{"op": "set", "value": 7}, {"op": "add", "n": 0}])
+def test_a_change_that_changes_nothing(story: Story, op: dict[str, Any]) -> None:
+    """It leaves no trace in the values, and is not missed."""
+    story.call("add", 5, 6, n=7, receipt=(0, 7, 101))
+    unknown = story.call(begin=7, end=9, unknown="OutcomeUnknownError", **op)
+    story.call("add", 7, 9, n=20, receipt=(7, 27, 102))
+    story.call("cancel", 20, 21, of=["a", unknown], done=False)
+    story.call("add", 22, 23, n=1, receipt=(27, 28, 103))
+    clears(story)
+
+
 def test_unknown_changes_explain_once(story: Story) -> None:
     """A change of unknown outcome explains a gap, but only one."""
     story.call("add", 5, None, n=7)

@@ -39,6 +39,9 @@ MOST_LEGS: Final = 4
 AHEAD: Final = 64
 """How many rows are looked at to tell until when a revision was written."""
 
+ANYBODY: Final = -1
+"""The process of a change of which nobody knows whose it was."""
+
 ANY: Final = "any"
 """A value that is not known."""
 
@@ -302,6 +305,7 @@ class _Walk:
                     self.chain.append(here, row.after, row.begin, row.end, row.call, same=at > 0)
                 return path[-1].after
         ahead = (row_at, group, sights, seen)
+        self._advance(self._latest(*ahead))
         # Where a revision is only presumed, that is likelier to be wrong than the rest is strange.
         presumed = any(row.kind != FIXED for row in group)
         self.cut = False
@@ -371,6 +375,7 @@ class _Walk:
         missing = here - chain.revisions[-1] - bool(legs) if chain.values else -1
         now = value if isinstance(value, int) else None
         beside = self._beside({process_of(row.call) for leg in legs for row in leg}, missing)
+        spare = 0
         for at, fill in enumerate(fills):
             if value is not ANY and (fill or missing > 0):
                 before, now = now, self._place(fill, now, here)
@@ -378,12 +383,13 @@ class _Walk:
                 place = len(chain.values) - len(fill)
                 seam = Seam(here, before, now, missing, fill, beside, times, place)
                 if at == 0 and legs:
-                    seam.spare = _presumed(legs, fills[1:])
+                    seam.spare = spare = _presumed(legs, fills[1:])
                 chain.seams.append(seam)
             missing = 0
             if at < len(legs):
                 for number, row in enumerate(legs[at]):
-                    chain.append(here, row.after, row.begin, row.end, row.call, same=number > 0)
+                    same = number > (0 if at else spare)
+                    chain.append(here, row.after, row.begin, row.end, row.call, same=same)
                     now = row.after
         if not legs and not fills[0]:
             chain.append(here, facing, 0, NEVER, -1)
@@ -563,7 +569,6 @@ class _Walk:
         """
         assert not isinstance(value, str)
         latest = self._latest(*ahead)
-        self._advance(latest)
         beside = self._beside(beside, missing)
         group = ahead[1]
         now = max([self.latest_begin, *(row.begin for row in group)])
@@ -576,7 +581,7 @@ class _Walk:
             beside,
             self.effort,
         )
-        must = [each for each in self.due if each.end < now and not _closes(each)]
+        must = [x for x in self.due if x.end < now and not (x.used or _closes(x))]
         found = search.run(value, target, must)
         self.cut = self.cut or search.budget < 0
         for loose in found or ():
@@ -763,7 +768,21 @@ class _Walk:
             others.remove(step)
         return value == loose.before
 
+    def _changes_nothing(self, loose: Loose) -> bool:
+        """Whether it leads from a value to itself, which there was when it was made."""
+        if loose.op != "set":
+            return loose.amount == 0
+        chain = self.chain
+        return any(
+            value == loose.after
+            and chain.begins[at] <= loose.end
+            and (at + 1 == len(chain.ends) or chain.ends[at + 1] >= loose.begin)
+            for at, value in enumerate(chain.values)
+        )
+
     def _lost(self, loose: Loose) -> None:
+        if self._changes_nothing(loose):
+            return
         if any(
             loose.begin <= seam.latest and loose.end >= seam.earliest
             for seam in self.chain.undecided
@@ -906,7 +925,7 @@ class _Search:
         processes = self._processes(path)
         others = self.possible.of(processes, self.latest, self.reach)
         for loose in self._applicable(chained(known, others), value, path):
-            if processes is not None and loose.process not in processes and not _alone(loose):
+            if not (processes is None or loose.process in {*processes, ANYBODY} or _alone(loose)):
                 continue
             found = self._any([*path, loose], loose.result(value), target, steps - 1, wanted)
             if found is not None:
@@ -915,7 +934,7 @@ class _Search:
 
     def _processes(self, path: list[Loose]) -> set[int] | None:
         """Whose change may come next, where that takes no revision more; None: anybody's."""
-        if self.missing < 0 or -1 in self.beside:
+        if self.missing < 0 or ANYBODY in self.beside or (path and path[-1].process == ANYBODY):
             return None
         taken = self._revisions(path) if path else 0
         if taken < self.missing:
@@ -963,9 +982,9 @@ class _Search:
             if process is None or not batches or process != batches[-1]:
                 batches.append(process)
         shared = [batches[0]] if len(batches) == 1 else [batches[0], batches[-1]]
-        anybody = -1 in self.beside
+        anybody = ANYBODY in self.beside
         return len(batches) - sum(
-            each is not None and (anybody or each in self.beside) for each in shared
+            each is not None and (anybody or each in {*self.beside, ANYBODY}) for each in shared
         )
 
 
@@ -1018,13 +1037,17 @@ _Ahead: TypeAlias = tuple[int, Sequence[Row], Sequence[Sight], int]
 
 
 def _orders(paths: list[list[Row]]) -> Iterator[Sequence[list[Row]]]:
-    """The orders in which paths that do not hang together may be; a circle begins anywhere."""
+    """The orders in which paths may be: a circle begins anywhere, and one path may be two."""
     if len(paths) > MOST_LEGS:
         return
     yield from permutations(paths)
-    if len(paths) == 1 and paths[0][0].before == paths[0][-1].after:
-        path = paths[0]
-        yield from ([path[at:] + path[:at]] for at in range(1, len(path)))
+    for which, path in enumerate(paths if len(paths) < MOST_LEGS else ()):
+        others = [*paths[:which], *paths[which + 1 :]]
+        for at in range(1, len(path)):
+            if path[0].before == path[-1].after:
+                yield from permutations([*others, path[at:] + path[:at]])
+            elif not others:
+                yield [path[at:], path[:at]]
 
 
 def _choices(group: Sequence[Row]) -> Iterable[Sequence[Row]]:
@@ -1032,6 +1055,8 @@ def _choices(group: Sequence[Row]) -> Iterable[Sequence[Row]]:
     yield group
     # Who began first is likeliest to be of an earlier revision than the handle showed.
     presumed = sorted((row for row in group if row.kind != FIXED), key=lambda row: row.begin)
+    if len(presumed) == len(group) > 1:
+        yield from ([row] for row in presumed if row.kind == ALONE)
     if presumed and len(presumed) <= 8:
         for row in presumed:
             rest = [other for other in group if other is not row]

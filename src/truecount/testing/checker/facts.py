@@ -410,6 +410,8 @@ class _Key:
                 facts.due.append(loose)
             elif (loose.before, loose.after) == (receipt[0], receipt[1]):
                 loose.end = min(loose.end, end)
+                if process_of(loose.call) != process_of(call.call):
+                    loose.call = -1  # one of them was the first, and is not told to be
             else:
                 told = f"two changes were applied under the key {key!r}"
                 life.contradict(told, end, (loose.call, call.call))
@@ -421,11 +423,10 @@ class _Key:
             first = _loose(min(self.unknown, key=lambda call: call.begin), NEVER)
             first.begin = begin
             texts = {call.text for call in self.unknown}
-            for call in self.unknown if len(texts) > 1 or first.op == "nothing" else ():
-                other = _loose(call, NEVER)
-                if other.op != "nothing":
-                    facts.possible.append(other)
-            if len(texts) == 1 and first.op != "nothing":
+            if len(texts) > 1 or "update" in texts:  # each would make something else of it
+                others = [_loose(call, NEVER) for call in self.unknown]
+                facts.possible += [other for other in others if other.op != "nothing"]
+            else:
                 facts.possible.append(first)
 
     def _find_applied(self, facts: Facts, known: set[str | None]) -> bool:
