@@ -302,6 +302,91 @@ def test_bound_crossed_and_not_seen(story: Story) -> None:
     convicts(story, "revision 102 left 12, outside of every maximum that it may have had")
 
 
+def test_bounds_that_were_never_there(story: Story) -> None:
+    """An acknowledged change of the bounds of which nothing is seen, or no trace is left at all."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0))
+    clears(story)
+    story.call("add", 7, 8, n=3, receipt=(0, 3, 102), view=(102, 3))
+    convicts(story, "the maximum was set to 10, and is none")
+
+
+def test_bounds_that_left_no_trace(story: Story) -> None:
+    """The counter is seen as it was before an acknowledged change of its bounds."""
+    story.call("limit", 5, 6, maximum=10, view=(100, 0))
+    story.call("refresh", 7, 8, view=(100, 0))
+    convicts(story, "the maximum was set to 10, and is none")
+
+
+def test_bounds_of_the_one_before(story: Story) -> None:
+    """A counter that was created anew has the bounds that this was asked for with."""
+    story.call("limit", 5, 6, minimum=0, view=(101, 0, 0, None))
+    story.call("delete", 7, 8)
+    story.call("open", 9, 10, initial=0, create=True, view=(103, 0))
+    clears(story)
+    story.call("delete", 11, 12)
+    story.call("open", 13, 14, initial=0, create=True, view=(105, 0, 0, None))
+    convicts(story, "the minimum became 0 by revision 105, which nobody had asked for")
+
+
+def test_bound_crossed_by_what_is_unknown(story: Story) -> None:
+    """What fills a gap is held to the bounds, too."""
+    story.call("limit", 5, 6, maximum=100, view=(101, 0, None, 100))
+    unknown = story.call("add", 7, 8, n=150, unknown="OutcomeUnknownError")
+    story.call("cancel", 9, 10, of=["a", unknown], done=False)
+    story.call("set", 11, 12, value=3, receipt=(150, 3, 103), view=(103, 3, None, 100))
+    convicts(story, "revision 103 left 150, outside of every maximum")
+
+
+@pytest.mark.parametrize("told", ["seen", "refused"])
+def test_bounds_that_come_back(story: Story, told: str) -> None:
+    """Bounds were set one after the other, and earlier ones are told of again."""
+    story.call("limit", 5, 6, maximum=10, view=(101, 0, None, 10))
+    story.call("limit", 7, 8, maximum=20, view=(102, 0, None, 20))
+    if told == "seen":
+        story.call("limit", 9, 10, minimum=-5, view=(103, 0, -5, 10))
+        convicts(story, "the maximum became 10 by revision 103, which nobody had asked for")
+    else:
+        story.call("add", 9, 10, n=15, error="BoundsError", value=0, maximum=10)
+        story.call("refresh", 11, 12, view=(102, 0, None, 20))
+        convicts(story, "BoundsError: ")
+
+
+REPEATS: dict[str, dict[str, Any]] = {
+    "outside": {"error": "BoundsError", "value": 5, "maximum": 7},
+    "absent": {"error": "CounterNotFoundError"},
+}
+
+
+@pytest.mark.parametrize("told", REPEATS)
+def test_a_repeat_that_is_refused(story: Story, told: str) -> None:
+    """Who repeats a key is told of the first, also where a new change would be refused."""
+    story.call("limit", 3, 4, maximum=7, view=(101, 0, None, 7))
+    story.call("add", 5, 6, n=5, key="k", receipt=(0, 5, 102))
+    if told == "absent":
+        story.call("delete", 7, 8)
+    clears(story)
+    story.call("add", 9, 10, n=5, key="k", **REPEATS[told])
+    convicts(story, f"{REPEATS[told]['error']}: ")
+
+
+def test_a_receipt_that_is_gone(story: Story) -> None:
+    """What was reserved under a key has a receipt."""
+    story.call("reserve", 5, 6, n=5, key="k", receipt=(0, 5, None), view=(101, 5))
+    clears(story)
+    story.call("receipt", 7, 8, key="k", error="ReceiptNotFoundError")
+    convicts(story, "the receipt was there all the time")
+
+
+def test_a_first_that_comes_second(story: Story) -> None:
+    """A call is told to be the first with a key that was known to be applied before it began."""
+    unknown = story.call("add", 5, 6, n=5, key="k", unknown="OutcomeUnknownError")
+    story.call("cancel", 7, 8, of=["a", unknown], done=False)
+    story.call("add", 9, 10, n=5, key="k", receipt=(0, 5, 101, True))
+    clears(story)
+    story.files["a"][-1]["receipt"][-1] = False
+    convicts(story, "was known before a call began")
+
+
 def test_refusals_that_were_right_for_a_moment(story: Story) -> None:
     """The same refusals are right where the state was such while their calls went on."""
     story.call("limit", 5, 6, maximum=5, view=(101, 0, None, 5))

@@ -228,6 +228,7 @@ class _Walk:
             if sight_at < sight_count and sights[sight_at][0] < here:
                 here = sights[sight_at][0]
             first = row_at
+            start = len(chain.values)
             while row_at < row_count and rows[row_at][0] == here:
                 row_at += 1
             seen = sight_at
@@ -270,15 +271,17 @@ class _Walk:
                 time = when
             revision = here
             position = len(chain.values) - 1
+            count = row_at - first or 1
+            if position + 1 - count > start:
+                self.unseen.extend(range(start, position + 1 - count))  # in the seam before it
             if bounds is not None:
                 if self.unseen or (bounds is not self.bounds and bounds != self.bounds):
                     self._bind(bounds, position)
                 self.seen_at = position
                 if bounds != (None, None):
-                    for at in range(position, max(-1, position - (row_at - first or 1)), -1):
+                    for at in range(position, max(-1, position - count), -1):
                         self._hold(at, bounds)
             else:
-                count = max(1, row_at - first)
                 self.unseen.extend(range(max(0, position + 1 - count), position + 1))
         if self.unseen:
             self._bind(None, len(chain.values))

@@ -6,6 +6,7 @@ all calls with one idempotency key are one change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from truecount.testing.checker.life import (
@@ -111,6 +112,7 @@ class Refused(NamedTuple):
 class Setting(NamedTuple):
     """A call that may have set those ``bounds`` between two instants; ``creates``: and all else."""
 
+    call: int
     begin: int
     end: int
     bounds: dict[str, int | None]
@@ -144,7 +146,7 @@ class Facts:
         """By ``end``, ``call`` may have set the bounds that it asks for."""
         asked = call.asked
         bounds = {name: asked.get(name) for name in BOUNDS if creates or name in asked}
-        self.settings.append(Setting(call.begin, end, bounds, creates))
+        self.settings.append(Setting(call.call, call.begin, end, bounds, creates))
 
     def release(self, row: Row) -> None:
         """``row`` is not of the revision that was shown after it: it may be of an earlier one."""
@@ -429,6 +431,14 @@ class _Key:
             else:
                 facts.possible.append(first)
 
+    def times(self) -> Iterator[tuple[int, int, str | None]]:
+        """Between which instants it was applied, as far as somebody knows, and as which change."""
+        yield from ((row.begin, row.end, text) for row, text in self.rows)
+        yield from ((call.begin, end, call.text) for call, end in self.applied)
+        for call, receipt, end, text in self.told:
+            if receipt[2] is None:
+                yield call.begin, end, text
+
     def _find_applied(self, facts: Facts, known: set[str | None]) -> bool:
         """Whether somebody was told that a change was applied, and nobody what became of it."""
         for call, _ in self.applied:
@@ -470,6 +480,8 @@ class _Key:
             words = f"two calls are told to have been the first with the key {key!r}"
             life.contradict(words, fresh[1][2], tuple(sorted(origins)), revision)
         end = min(each[2] for each in told)
+        if life.key_ttl is None:  # there is one application
+            end = min([end, *(known for call, known in self.applied if call.text == text)])
         if fresh:
             first = fresh[0][0]
             begin, call_id = first.begin, first.call

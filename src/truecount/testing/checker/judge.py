@@ -156,13 +156,13 @@ class _Court:
         """There was an instant in the call at which it was right to refuse it."""
         match refused.error:
             case "CounterNotFoundError":
-                wrong = not self._was_absent(refused)
+                wrong = self._was_repeated(refused) or not self._was_absent(refused)
                 text = "there was a counter all the time, and it was told that there is none"
             case "OutOfSyncError":
                 wrong = not self._was_other(refused)
                 text = "the value was never another one than expected, or never the one told of"
             case "BoundsError":
-                wrong = not self._was_outside(refused)
+                wrong = self._was_repeated(refused) or not self._was_outside(refused)
                 text = "it was never outside the bounds that it was refused for"
             case "KeyReusedError":
                 wrong = not self._was_reused(refused)
@@ -329,18 +329,25 @@ class _Court:
         )
 
     def _was_unknown(self, refused: Refused) -> bool:
-        ttl = self.life.key_ttl
         if "key" not in refused.call.asked:
             return False
-        use = self.facts.keys.get(refused.call.asked["key"])
         if refused.call.op != "receipt":
-            return ttl is not None  # it was there, and has expired
-        if use is None:
-            return True
-        return not any(
-            row.end < refused.begin
-            and (ttl is None or refused.end - row.begin < ttl * 1_000_000_000)
-            for row, _ in use.rows
+            return self.life.key_ttl is not None  # it was there, and has expired
+        return not self._is_known(refused, None)
+
+    def _was_repeated(self, refused: Refused) -> bool:
+        """Whether it ought to have been told of the first with its key."""
+        return "key" in refused.call.asked and self._is_known(refused, refused.call.text)
+
+    def _is_known(self, refused: Refused, text: str | None) -> bool:
+        """Whether its key was used before it, for the change ``text`` (None: for any)."""
+        use = self.facts.keys.get(refused.call.asked["key"])
+        ttl = self.life.key_ttl
+        return use is not None and any(
+            end < refused.begin
+            and text in (None, other)
+            and (ttl is None or refused.end - begin < ttl * 1_000_000_000)
+            for begin, end, other in use.times()
         )
 
     def _was_there(self, refused: Refused) -> bool:
@@ -411,6 +418,8 @@ class _Court:
             for _ in range(min(seam.room, len(there))):
                 heapq.heappop(there)
         last = self.earliest[-1] if self.earliest else 0
+        looked, _ = self.chain.looks.get(len(self.earliest) - 1, (0, -1))
+        last = max(last, looked)
         for end, call in [*there, *((loose.end, loose.call) for loose in waiting)]:
             if end < last:
                 self._lost(end, call)
