@@ -200,8 +200,8 @@ class Line:
         except CounterError as error:
             self._fail(flight, ticket, error)
         except BaseException:
-            if not flight.sealed.in_doubt:
-                flight.sealed.shared = True  # maybe answered already, which no later refusal undoes
+            if flight.sealed.applied:
+                flight.sealed.shared = True  # no later refusal undoes it
             raise
 
     def gather(self) -> Plan[None]:

@@ -55,15 +55,17 @@ class Sealed:
     only a receipt or a fence ends that. ``tried``: one that is conditional on
     this stamp may still land; a receipt ends that, or a stamp that has moved.
     ``shared``: an `Unknown` gave it out, so that others may send it too.
+    ``applied``: an answer said so, and may not have been told yet.
     """
 
-    __slots__ = ("batch", "engine", "shared", "tried")
+    __slots__ = ("applied", "batch", "engine", "shared", "tried")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.engine = False
         self.tried: Stamp | None = None
         self.shared = False
+        self.applied = False
 
     @property
     def in_doubt(self) -> bool:
@@ -192,6 +194,7 @@ def _by_engine(address: Address, sealed: Sealed, ground: Ground) -> Plan[Answer]
             raise
         if not answers(answer, batch):
             raise Ambiguous(StoreUnavailableError("the store answered another request"))
+        sealed.applied = answer.verdict == DECIDED  # before the doubt ends
         # Where answered requests come again, one that was beyond the engine may not be later.
         sealed.engine = doubt or (ground.always_fence and answer.verdict == BEYOND)
         if answer.verdict in (DECIDED, BEYOND):
@@ -244,6 +247,7 @@ def _by_condition(
             raise
         if done is True:
             # What may still land is conditional on a stamp that has moved now.
+            sealed.applied = True  # before the doubt ends
             sealed.tried = None
             return answer, new
         sealed.tried = doubt
