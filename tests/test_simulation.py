@@ -53,10 +53,16 @@ def test_restored_backups() -> None:
     assert len(without.violations) > 20
 
 
+RARE = {"fresh look": 36_000, "keys by condition": 10_500}
+"""Where to begin with a remedy that few worlds miss: the first that does is a minute away."""
+
+
 @pytest.mark.parametrize("name", REMEDIES)
 def test_every_remedy_is_needed(name: str) -> None:
     """Without this remedy some world goes wrong, so it is no superstition, and would be missed."""
-    findings = explore(range(60_000), REMEDIES[name].world, until_violation=True)
+    first = RARE.get(name, 0)
+    world = REMEDIES[name].world
+    findings = explore(range(first, first + 60_000), world, until_violation=True)
     assert findings.violations, f"{findings.worlds:,} worlds do without {name!r}"
 
 
