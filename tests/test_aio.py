@@ -8,6 +8,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -404,42 +405,30 @@ def test_a_loop_that_is_not_run_any_more(url: str) -> None:
     loop.close()
 
 
+async def closed_in_line(store: SlowStore, closing: AbstractContextManager[Any]) -> int:
+    """The value after a call that was closed as it stood in line, in the midst of ``closing``."""
+    c = await AsyncCounter.open("mydomain", "counter1", store=store)
+    first = asyncio.create_task(c.add(1))
+    await soon(store.began.is_set)
+    second = c.add(10)
+    second.send(None)  # it stands in line
+    with closing:
+        second.close()
+    await soon(lambda: not c._line.waiting)
+    store.go_on.set()
+    await first
+    return await c.refresh()
+
+
 def test_a_coroutine_that_is_closed(url: str) -> None:
     """A call that is closed before its change was sent has not made it."""
-    store = SlowStore(url)
-
-    async def main() -> int:
-        c = await AsyncCounter.open("mydomain", "counter1", store=store)
-        first = asyncio.create_task(c.add(1))
-        await soon(store.began.is_set)
-        second = c.add(10)
-        second.send(None)  # it stands in line
-        second.close()
-        await soon(lambda: not c._line.waiting)
-        store.go_on.set()
-        await first
-        return await c.refresh()
-
-    assert asyncio.run(main()) == 1
+    assert asyncio.run(closed_in_line(SlowStore(url), nullcontext())) == 1
 
 
 def test_a_collector_that_closes_a_coroutine_waits_for_nobody(url: str) -> None:
     """One may be closed in the midst of what starts threads, whose locks this thread has."""
-    store = SlowStore(url)
-
-    async def main() -> int:
-        c = await AsyncCounter.open("mydomain", "counter1", store=store)
-        first = asyncio.create_task(c.add(1))
-        await soon(store.began.is_set)
-        second = c.add(10)
-        second.send(None)  # it stands in line
-        with concurrent.futures.thread._global_shutdown_lock:  # type: ignore[attr-defined]
-            second.close()
-        await soon(lambda: not c._line.waiting)
-        store.go_on.set()
-        await first
-        return await c.refresh()
-
+    lock = concurrent.futures.thread._global_shutdown_lock  # type: ignore[attr-defined]
+    main = partial(closed_in_line, SlowStore(url), lock)
     result: list[int] = []
     thread = threading.Thread(target=lambda: result.append(asyncio.run(main())), daemon=True)
     thread.start()

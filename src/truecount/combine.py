@@ -199,10 +199,6 @@ class Line:
             self._fail(flight, ticket, unknown.cause)
         except CounterError as error:
             self._fail(flight, ticket, error)
-        except BaseException:
-            if flight.sealed.applied:
-                flight.sealed.shared = True  # no later refusal undoes it
-            raise
 
     def gather(self) -> Plan[None]:
         """Let those come who stood here a moment ago.
@@ -248,6 +244,8 @@ class Line:
         with self.lock:
             if not leading and not ticket.may_leave():
                 return False
+            if ticket.leads and self.flight is not None and self.flight.sealed.applied:
+                self.flight.sealed.shared = True  # no later refusal undoes it
             flight, _ = self._remove(ticket)
             self._step_down(ticket)
             goes_on = ticket.decided is not None or (
