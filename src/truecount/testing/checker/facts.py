@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from truecount import errors
 from truecount.testing.checker.life import (
     ALONE,
     BOUNDS,
@@ -36,8 +37,7 @@ __all__ = [
 CHANGES: Final = {"add", "set", "update", "compare_and_set", "assign", "reserve", "limit", "delete"}
 
 STORE_ERRORS: Final = {
-    *("StoreError", "StoreUnavailableError", "StoreTimeoutError", "StoreFullError"),
-    *("StoreClosedError", "StoreURLError", "MissingDriverError"),
+    name for name in errors.__all__ if issubclass(getattr(errors, name), errors.StoreError)
 }
 """The store's own reasons, which no history can judge."""
 

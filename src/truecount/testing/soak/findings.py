@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from truecount import errors
 from truecount.testing.checker import Verdict, check
+from truecount.testing.checker.facts import STORE_ERRORS
 from truecount.testing.soak.load import KEYED, MANY
 
 __all__ = ["UNKNOWN", "Calls", "Counted", "Findings", "counted", "judged"]
@@ -28,11 +28,6 @@ SETTLING: Final = ("retry", "cancel")
 
 WRONG: Final = 1.0
 """A clock that is off by more seconds is wrong."""
-
-_NO_CONCLUSION: Final = {
-    name for name in errors.__all__ if issubclass(getattr(errors, name), errors.StoreError)
-}
-"""Errors that say nothing but that the store could not be used."""
 
 
 class Counted(NamedTuple):
@@ -157,7 +152,7 @@ def counted(history: Path, kinds: Iterable[str] = ()) -> Counted:
                 calls[line["call"]] = tuple(line.get("of", (process, line["call"])))
             elif "ret" in line:
                 which = calls.pop(line["ret"])
-                if "unknown" not in line and line.get("error") not in _NO_CONCLUSION:
+                if "unknown" not in line and line.get("error") not in STORE_ERRORS:
                     concluded[asked[line["ret"]]] += 1
                 if "unknown" not in line:
                     settled.add(which)
