@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from truecount import Counter, Domain, Receipt, connect
+from truecount import Counter, Domain, Receipt, backoff, connect
 from truecount.change import (
     BEYOND,
     Add,
@@ -677,9 +677,15 @@ class StoreConformance:
     @pytest.mark.parametrize("kind", [FaultyStore, ComparingStore])
     @pytest.mark.parametrize("what", ["replies", "requests"])
     def test_what_is_lost_counts_once(
-        self, store: Store, kind: type[FaultyStore], lost: int, what: str
+        self,
+        store: Store,
+        kind: type[FaultyStore],
+        lost: int,
+        what: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Whatever is lost on the way, each change is applied once, and reported so."""
+        monkeypatch.setattr(backoff, "LONGEST", 0.1)  # no more happens in a longer pause
         lossy = kind(store)
 
         def lose(count: int) -> None:
