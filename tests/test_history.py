@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from truecount import (
     BoundsError,
     CounterNotFoundError,
     Domain,
+    InvalidTypeError,
     OutcomeUnknownError,
     OutOfSyncError,
     StoreUnavailableError,
     connect,
 )
+from truecount.testing.checker import check
+from truecount.testing.conformance import in_threads
 from truecount.testing.faulty import FaultyStore
 from truecount.testing.history import FORMAT, HEADER, Recorder
 
@@ -188,6 +192,55 @@ def test_every_process_has_a_file(tmp_path: Path) -> None:
     headers = [line for line in written if HEADER in line]
     assert len({line["process"] for line in headers}) == len(headers) == 2
     assert sum("call" in line for line in written) == sum("ret" in line for line in written) > 80
+
+
+def test_it_reads_as_the_counter_does(tmp_path: Path) -> None:
+    """A recorded counter reads as an int, also as 0; it has no operators but recorded ones."""
+    recorder = Recorder(tmp_path)
+    c = recorder.open("mydomain", "read", store="memory://")
+    assert (c == 0, bool(c), int(c), f"{c}") == (True, False, 0, "0")
+    c += 7
+    assert (c > 6, c + 1, c.counter.name) == (True, 8, "read")
+    with pytest.raises(TypeError, match=r"\*= is not recorded"):
+        c *= 2
+    with pytest.raises(TypeError, match="a Counter can be recorded"):
+        recorder.counter(c)  # type: ignore[arg-type]
+
+
+def test_what_is_no_integer_is_refused(tmp_path: Path) -> None:
+    """What `Counter` refuses is refused, and not made an integer before; nothing is recorded."""
+    recorder = Recorder(tmp_path)
+    c = recorder.open("mydomain", "whole", store="memory://")
+    written = len(lines(tmp_path))
+    with pytest.raises(InvalidTypeError):
+        c += 1.5  # type: ignore[operator]
+    calls: list[Callable[[Any], Any]] = [c.add, c.subtract, c.set, c.reserve]
+    calls += [lambda n: c.compare_and_set(0, n), lambda n: c.limit(maximum=n)]
+    for call in calls:
+        for wrong in ("5", 1.5):
+            with pytest.raises(InvalidTypeError):
+                call(wrong)
+    assert len(lines(tmp_path)) == written
+    with pytest.raises(InvalidTypeError):
+        c.update(lambda value: "7")  # type: ignore[arg-type,return-value]
+    assert c.refresh() == 0
+    assert not check([tmp_path]).contradictions
+
+
+def test_an_error_that_it_does_not_know(tmp_path: Path) -> None:
+    """What another recorder has seen is settled by name only, and it says so."""
+    for error in (OutcomeUnknownError("unknown"), ValueError("no error of a counter")):
+        with pytest.raises(ValueError, match="give its name"):
+            Recorder(tmp_path).retry(error)  # type: ignore[arg-type]
+
+
+def test_threads_share_a_file(tmp_path: Path) -> None:
+    """Threads that record their first calls at once write to one file."""
+    for round_ in range(20):
+        folder = tmp_path / str(round_)
+        recorder = Recorder(folder)
+        in_threads(8, lambda number, recorder=recorder: recorder.note(thread=number))
+        assert len(list(folder.iterdir())) == 1
 
 
 def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, SupportsIndex
+from typing import Any, Final, NamedTuple, Never, Self, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 from truecount import Counter, CounterError, Domain, OutcomeUnknownError, Receipt
+from truecount.arguments import integer
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Default, Unchanged
+from truecount.integer import Integer
 from truecount.process import new_name
 
 __all__ = ["FORMAT", "HEADER", "SUFFIX", "Call", "CallName", "RecordedCounter", "Recorder"]
@@ -112,7 +114,10 @@ class Recorder:
 
         Where ``create=False`` finds none, the absence is recorded.
         """
-        asked: dict[str, Any] = {"initial": int(initial), "create": options.get("create", True)}
+        asked: dict[str, Any] = {
+            "initial": integer(initial, "the initial value"),
+            "create": options.get("create", True),
+        }
         asked |= _bounds({bound: options.get(bound, STORED) for bound in _LIMITS})
         with self.call("open", domain, name, **asked) as call:
             counter = Counter(domain, name, initial, **options)
@@ -120,14 +125,22 @@ class Recorder:
         return RecordedCounter(self, counter)
 
     def counter(self, counter: Counter) -> RecordedCounter:
-        """Record what is done with ``counter``, made elsewhere, from now on."""
+        """Record what is done with ``counter``, made elsewhere, from now on.
+
+        Raises `TypeError` where it is none: it may be recorded already.
+        """
+        if not isinstance(counter, Counter):
+            raise TypeError(f"a Counter can be recorded, and this is a {type(counter).__name__}")
         return RecordedCounter(self, counter)
 
     def add(self, domain: Domain, amounts: Mapping[str, int], **options: Any) -> dict[str, Receipt]:
         """`Domain.add`, as a call of each counter."""
+        asked = {
+            name: {"n": integer(n, "the amount"), "create": True} for name, n in amounts.items()
+        }
         calls = {
-            name: Call(self._journal(), "add", domain.name, name, {"n": n, "create": True}, self)
-            for name, n in amounts.items()
+            name: Call(self._journal(), "add", domain.name, name, add, self)
+            for name, add in asked.items()
         }
         self._journal().write(*[call.line for call in calls.values()])
         try:
@@ -155,8 +168,17 @@ class Recorder:
     # What is unknown, settled
 
     def name_of(self, error: CounterError) -> CallName:
-        """Which call ``error``, an `OutcomeUnknownError` recorded here, was raised by."""
-        return self._unknown[error]
+        """Which call ``error``, an `OutcomeUnknownError` recorded here, was raised by.
+
+        Raises `ValueError` when no call of this recorder, in this process, was.
+        """
+        try:
+            return self._unknown[error]
+        except (KeyError, TypeError):
+            raise ValueError(
+                "this recorder has no record of the call that raised this error: give its name, "
+                "as in retry(error, name), which name_of(error) tells in the process that made it"
+            ) from None
 
     def retry(
         self, error: OutcomeUnknownError, call: CallName | None = None, **options: Any
@@ -208,12 +230,13 @@ class Recorder:
         self._unknown[error] = name
 
     def _journal(self) -> _Journal:
-        journal = self._journals.get(os.getpid())
+        process = os.getpid()
+        journal = self._journals.get(process)
         if journal is None:
             with self._lock:
-                journal = self._journals.setdefault(
-                    os.getpid(), _Journal(self.folder, self.key_ttl)
-                )
+                journal = self._journals.get(process)  # another thread may have been first
+                if journal is None:
+                    journal = self._journals[process] = _Journal(self.folder, self.key_ttl)
         return journal
 
 
@@ -325,10 +348,33 @@ def _kind(error: CounterError) -> type:
     return next(kind for kind in type(error).__mro__ if kind.__module__ == CounterError.__module__)
 
 
-class RecordedCounter:
+R = TypeVar("R", bound="RecordedCounter")
+
+
+def _in_place(sign: int) -> Callable[[R, SupportsIndex], R]:
+    """Make the method for an in-place operator."""
+
+    def method(self: R, n: SupportsIndex, /) -> R:
+        self._assign(sign * integer(n, "the amount"))
+        return self
+
+    return method
+
+
+def _unrecorded(symbol: str) -> Callable[[R, Never], R]:
+    """Make the method for an operator that there is not, as type checkers see too."""
+
+    def method(self: R, n: Never, /) -> R:
+        raise TypeError(f"{symbol} is not recorded; use update()")
+
+    return method
+
+
+class RecordedCounter(Integer):
     """A `Counter`, each of whose calls is recorded. ``counter`` is the handle itself.
 
-    The methods and ``+=``, ``-=`` are those of `Counter`. A handle that threads
+    It reads as an int, as the handle does. The methods and ``+=``, ``-=`` are
+    those of `Counter`; another in-place operator raises `TypeError`. A handle that threads
     share is fine for all but in-place operators, which apply to what it shows:
     for those a thread has a handle of its own.
     """
@@ -342,6 +388,12 @@ class RecordedCounter:
         """The value last seen, as a plain int. Nothing is recorded."""
         return self.counter.value
 
+    def __int__(self) -> int:
+        return self.counter.value
+
+    def __repr__(self) -> str:
+        return f"<recorded {self.counter!r}>"
+
     def add(
         self,
         n: SupportsIndex = 1,
@@ -350,7 +402,7 @@ class RecordedCounter:
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """`Counter.add`."""
-        with self._call("add", n=int(n), key=key) as call:
+        with self._call("add", n=integer(n, "the amount"), key=key) as call:
             receipt = self.counter.add(n, key=key, timeout=timeout)
             call.returned(receipt)
         return receipt
@@ -363,7 +415,7 @@ class RecordedCounter:
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """`Counter.subtract`, recorded as the addition that it is."""
-        with self._call("add", n=-int(n), key=key) as call:
+        with self._call("add", n=-integer(n, "the amount"), key=key) as call:
             receipt = self.counter.subtract(n, key=key, timeout=timeout)
             call.returned(receipt)
         return receipt
@@ -376,7 +428,7 @@ class RecordedCounter:
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """`Counter.set`."""
-        with self._call("set", value=int(value), key=key) as call:
+        with self._call("set", value=integer(value, "the value"), key=key) as call:
             receipt = self.counter.set(value, key=key, timeout=timeout)
             call.returned(receipt)
         return receipt
@@ -392,7 +444,7 @@ class RecordedCounter:
         with self._call("update", key=key) as call:
 
             def recorded(value: int) -> int:
-                new = int(fn(value))
+                new = integer(fn(value), "what fn returned")
                 call.trying(value, new)
                 return new
 
@@ -408,7 +460,11 @@ class RecordedCounter:
         timeout: float | Configured | None = CONFIGURED,
     ) -> bool:
         """`Counter.compare_and_set`."""
-        with self._call("compare_and_set", expected=int(expected), new=int(new)) as call:
+        asked = {
+            "expected": integer(expected, "the expected value"),
+            "new": integer(new, "the new value"),
+        }
+        with self._call("compare_and_set", **asked) as call:
             done = self.counter.compare_and_set(expected, new, timeout=timeout)
             call.returned(done=done)
         return done
@@ -421,7 +477,7 @@ class RecordedCounter:
         timeout: float | Configured | None = CONFIGURED,
     ) -> range:
         """`Counter.reserve`."""
-        with self._call("reserve", n=int(n), key=key) as call:
+        with self._call("reserve", n=integer(n, "the number of ids"), key=key) as call:
             numbers = self.counter.reserve(n, key=key, timeout=timeout)
             call.returned((numbers.start - 1, numbers.stop - 1, None))
         return numbers
@@ -456,17 +512,24 @@ class RecordedCounter:
         with self._call("delete"):
             self.counter.delete(timeout=timeout)
 
-    def __iadd__(self, n: SupportsIndex) -> Self:
-        return self._assign(int(n))
+    __iadd__ = _in_place(1)
+    __isub__ = _in_place(-1)
+    __imul__ = _unrecorded("*=")
+    __ifloordiv__ = _unrecorded("//=")
+    __itruediv__ = _unrecorded("/=")
+    __imod__ = _unrecorded("%=")
+    __ipow__ = _unrecorded("**=")
+    __ilshift__ = _unrecorded("<<=")
+    __irshift__ = _unrecorded(">>=")
+    __iand__ = _unrecorded("&=")
+    __ior__ = _unrecorded("|=")
+    __ixor__ = _unrecorded("^=")
+    __imatmul__ = _unrecorded("@=")
 
-    def __isub__(self, n: SupportsIndex) -> Self:
-        return self._assign(-int(n))
-
-    def _assign(self, amount: int) -> Self:
+    def _assign(self, amount: int) -> None:
         expected = self.counter.value
         with self._call("assign", expected=expected, new=expected + amount):
             self.counter += amount
-        return self
 
     def _call(self, op: str, **asked: Any) -> Call:
         counter = self.counter
@@ -480,4 +543,7 @@ _LIMITS: Final = ("minimum", "maximum")
 def _bounds(asked: dict[str, Any]) -> dict[str, int | None]:
     """Those of the bounds that were given, as JSON has them."""
     given = {name: bound for name, bound in asked.items() if not isinstance(bound, Default)}
-    return {name: None if bound is None else int(bound) for name, bound in given.items()}
+    return {
+        name: None if bound is None else integer(bound, f"the {name}")
+        for name, bound in given.items()
+    }
