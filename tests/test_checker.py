@@ -106,7 +106,7 @@ def test_double_count(story: Story) -> None:
     """A change that was applied twice, and acknowledged once."""
     story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
     story.call("add", 7, 8, n=3, receipt=(10, 13, 103))
-    convicts(story, "begin at 10, but revision 101 had left 5; 1 revisions between")
+    convicts(story, "begin at 10, but revision 101 had left 5; 1 revision between")
 
 
 def test_lost_update(story: Story) -> None:
@@ -606,6 +606,14 @@ def test_unknown_changes_explain_once(story: Story) -> None:
     convicts(story, "begin at 17, but revision 102 had left 10")
 
 
+def test_a_store_that_lost_everything(story: Story) -> None:
+    """A counter begins anew, and nobody may have deleted it: however much is unseen."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.call("open", 7, 8, initial=0, create=True, view=(110, 0))
+    convicts(story, "nothing explains how 5 became that")
+    assert not story.check().undecided
+
+
 def test_what_cannot_be_judged(story: Story) -> None:
     """A gap in which too much may have been convicts nobody, and is counted."""
     for number in range(12):
@@ -859,9 +867,28 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 def test_what_is_no_history(tmp_path: Path) -> None:
     """Files that no recorder wrote are refused, and say why."""
     head = f'{{"{HEADER}": {FORMAT}, "process": "a"}}\n'
-    double = '{"t": 1, "call": 1, "op": "double", "at": ["mydomain", "counter1"]}\n'
+    at = '"at": ["mydomain", "counter1"]'
+    double = f'{{"t": 1, "call": 1, "op": "double", {at}}}\n'
+    add = f'{{"t": 1, "call": 1, "op": "add", {at}, "n": 5}}\n'
     for text, words in (
-        ("hello\n", "cannot be read"),
+        ("hello\n", "is no history"),
+        (head + add + "hello\n", "line 3: this is no JSON: .hello"),
+        (head + "\n" + add, "line 2: this is no JSON"),
+        (head + add * 2, "line 3: call 1 begins again"),
+        (head + add + "[1, 2]\n", "line 3: this is no line of a history"),
+        (head + add + '{"t": 2, "rex": 1}\n', "line 3: this is no line of a history"),
+        (head + add + '{"t": 2, "ret": 1, "receipt": [0, "5", 2, 2, false]}\n', "a receipt is"),
+        (head + add + '{"t": 2, "ret": 1, "view": [1, 2, 3]}\n', "line 3: a view is"),
+        (head + add + '{"t": "2", "ret": 1}\n', "'t' is a whole number, not '2'"),
+        (head + add.replace(', "n": 5', ""), "'n' is a whole number, and is missing"),
+        (head + add.replace('["mydomain", "counter1"]', '"ab"'), "'at' is a domain and a name"),
+        (head + add.replace("add", "retry"), "'of' says which call it is"),
+        (head + add.replace('"n": 5', '"n": 5, "of": 17'), "'of' is a process and the number"),
+        (
+            head + add.replace("add", "retry").replace('"n": 5', '"of": ["a", 77]'),
+            "call 77 of the process 'a' is settled by 'retry'",
+        ),
+        (head.replace("}", ', "key_ttl": "60"}'), "line 1: 'key_ttl'"),
         ("[1]\n", "does not begin with a header"),
         (f'{{"{HEADER}": 99, "process": "a"}}\n', "version 99"),
         (f'{{"{HEADER}": {FORMAT}}}\n', "of which process"),
@@ -878,6 +905,21 @@ def test_what_is_no_history(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(NotAHistoryError, match="no history in"):
         check([tmp_path])
+    path.symlink_to(tmp_path / "nothing")
+    with pytest.raises(NotAHistoryError, match="is no file"):
+        check([tmp_path])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(NotAHistoryError, match="is no file"):
+        check([tmp_path])
+
+
+def test_a_folder_that_is_given_twice(story: Story) -> None:
+    """A file counts once, however often it is named."""
+    story.call("add", 5, 6, n=5, receipt=(0, 5, 101))
+    story.check()
+    (folder,) = story.folder.glob("story*")
+    assert check([folder, *folder.glob("*")]).calls == 3
 
 
 def test_a_line_that_was_not_written_whole(story: Story) -> None:

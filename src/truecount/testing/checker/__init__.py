@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from truecount.testing.checker.judge import judge
-from truecount.testing.checker.life import OPERATIONS, Contradiction, Life
+from truecount.testing.checker.life import Contradiction, Life
+from truecount.testing.checker.lines import OPERATIONS
 from truecount.testing.checker.reading import History, NotAHistoryError, files_of, lines_of
 
 __all__ = ["Contradiction", "NotAHistoryError", "Verdict", "check"]

@@ -423,7 +423,7 @@ class _Walk:
         """Nothing explains how the counter came from ``value`` to ``group``: go on behind it."""
         self.released.extend(row for row in group if row.kind != FIXED)  # and try again
         missing = here - revision - bool(group) if self.chain.values else 0
-        if not self._is_decided(group, missing, latest):
+        if not self._is_decided(group, value, missing, latest):
             return self._pass_over(group, value, here, facing, missing, latest)
         calls = tuple(row.call for row in group)
         starts = sorted({row.before for row in group if row.before is not None})
@@ -441,7 +441,8 @@ class _Walk:
         else:
             text = f"revision {here} created a counter that was there"
         if missing > 0:
-            text += f"; {missing} revisions between them are nobody's"
+            between = "revision between them is" if missing == 1 else "revisions between them are"
+            text += f"; {missing} {between} nobody's"
         before = self.chain.calls[-1] if self.chain.calls else -1
         self.life.contradict(text, latest, (before, *calls), here)
         return self._go_on(group, value, here, facing)
@@ -597,11 +598,15 @@ class _Walk:
             return processes | {process_of(self.chain.calls[-1])}
         return processes
 
-    def _is_decided(self, group: Sequence[Row], missing: int, latest: int) -> bool:
-        """Whether all was tried that might explain a seam."""
+    def _is_decided(
+        self, group: Sequence[Row], value: int | str | None, missing: int, latest: int
+    ) -> bool:
+        """Whether all was tried that might explain a seam behind ``value``."""
         if _twice(group) is not None:
             return True
-        candidates = (*self.due, *self.created, *self.possible.all)
+        candidates = [*self.due, *self.possible.all]
+        if candidates or not isinstance(value, int):  # what is there is not created
+            candidates += self.created
         if all(loose.used or loose.begin > latest for loose in candidates):
             return True
         return missing <= DEPTH and not self.cut and len(_paths(group, ANY)) <= MOST_LEGS

@@ -9,7 +9,6 @@ __all__ = [
     "BOUNDS",
     "FIXED",
     "NEVER",
-    "OPERATIONS",
     "TENTATIVE",
     "Bounds",
     "Call",
@@ -22,12 +21,6 @@ __all__ = [
 
 NEVER: Final = 1 << 62
 """An instant that does not come: the end of a call that did not return."""
-
-OPERATIONS: Final = (
-    *("open", "add", "set", "update", "compare_and_set", "assign", "reserve", "refresh"),
-    *("receipt", "limit", "delete", "retry", "cancel"),
-)
-"""What a call may ask for."""
 
 BOUNDS: Final = ("minimum", "maximum")
 
@@ -131,6 +124,7 @@ class Life:
         self.rows: list[Row] = []
         self.sights: list[Sight] = []
         self.calls: list[Call] = []  # refused, unknown, with a key, or of another kind
+        self.unknown: set[int] = set()  # those of them that may be settled
         self.settlings: list[tuple[int, Call]] = []  # of which call, and the retry or cancellation
         self.updates: list[tuple[int, int]] = []  # each may have written a fence, and more
         self.key_ttl: float | None = None

@@ -17,7 +17,6 @@ from typing import Any, Final
 from truecount.testing.checker.life import (
     ALONE,
     FIXED,
-    OPERATIONS,
     TENTATIVE,
     Bounds,
     Call,
@@ -25,6 +24,7 @@ from truecount.testing.checker.life import (
     Row,
     Sight,
 )
+from truecount.testing.checker.lines import check_call, check_header, check_return, check_try
 from truecount.testing.history import FORMAT, HEADER, SUFFIX
 
 __all__ = ["History", "NotAHistoryError", "files_of", "lines_of"]
@@ -59,12 +59,22 @@ class History:
         for number, path in enumerate(self.files):
             self._read(number, path, settlings)
         for settling in settlings:
-            process, call = settling.asked["of"]
-            if process not in self._processes:
-                raise NotAHistoryError(f"the history of the process {process!r} is missing")
-            domain, name = settling.asked["at"]
-            of_call = self._processes[process] << 40 | call
-            self.lives[domain, name].settlings.append((of_call, settling))
+            self._settle(settling)
+
+    def _settle(self, settling: Call) -> None:
+        """Give ``settling`` to the life of the call that it settles."""
+        process, call = settling.asked["of"]
+        if process not in self._processes:
+            raise NotAHistoryError(f"the history of the process {process!r} is missing")
+        domain, name = settling.asked["at"]
+        life = self.lives[domain, name]
+        of_call = self._processes[process] << 40 | call
+        if of_call not in life.unknown:
+            raise NotAHistoryError(
+                f"call {call} of the process {process!r} is settled by {settling.op!r}, and is no "
+                f"call to {name!r} in {domain!r} whose outcome was unknown"
+            )
+        life.settlings.append((of_call, settling))
 
     def life(self, at: list[str], key_ttl: float | None) -> Life | None:
         """What is known of the counter ``at`` its address; None when it is another's to judge."""
@@ -90,17 +100,20 @@ class History:
             raise NotAHistoryError(
                 f"{path} is of version {header[HEADER]!r}; this reads version {FORMAT}"
             )
-        if not isinstance(header.get("process"), str):
-            raise NotAHistoryError(f"{path} does not say of which process it is")
+        try:
+            check_header(header)
+        except ValueError as error:
+            raise NotAHistoryError(f"{path}, line 1: {error}") from error
         if header["process"] in self._processes:
             raise NotAHistoryError(f"{path} is a second file of one process")
         self._processes[header["process"]] = number
         reader = _Reader(self, number, header.get("key_ttl"), settlings)
         try:
-            reader.read(lines)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise NotAHistoryError(f"{path} cannot be read: {what}") from error
+            for line in lines:
+                reader.read(line)
+        except ValueError as error:
+            raise NotAHistoryError(f"{path}, line {reader.at}: {error}") from error
+        reader.end()
 
 
 class _Reader:
@@ -114,39 +127,50 @@ class _Reader:
         self.key_ttl = key_ttl
         self.settlings = settlings
         self.tries: dict[int, tuple[int, int]] = {}
+        self.begun: dict[int, dict[str, Any]] = {}
+        self.at = 1  # the header is read
+        self.others: set[int] = set()  # calls of counters that somebody else judges
 
-    def read(self, lines: Iterator[Any]) -> None:
-        begun: dict[int, dict[str, Any]] = {}
-        others: set[int] = set()  # calls of counters that somebody else judges
-        tally = self.history.tally
-        lives = self.history.lives
-        for line in lines:
-            if "ret" in line:
-                number = line["ret"]
-                if number in others:
-                    others.remove(number)
-                    continue
-                if number not in begun:
-                    raise ValueError(f"call {number} returns, and did not begin")
-                asked = begun.pop(number)
-                at = asked["at"]
-                self._ended(lives[at[0], at[1]], asked, line)
-            elif "call" in line:
-                if self.history.life(line["at"], self.key_ttl) is None:
-                    others.add(line["call"])
-                    continue
-                if line["op"] not in OPERATIONS:
-                    raise ValueError(f"there is no operation {line['op']!r}")
-                begun[line["call"]] = line
-                tally[line["op"]] += 1
-            elif "try" in line:
-                self.tries[line["try"]] = line["expected"], line["new"]
-            elif self.history.share == 0:
-                tally["notes"] += 1
-        for asked in begun.values():  # the process ended first
-            tally["without a return"] += 1
+    def read(self, line: Any) -> None:
+        """Take note of ``line``; raises `ValueError` where it cannot be one."""
+        self.at += 1
+        if type(line) is not dict:
+            raise ValueError(f"this is no line of a history: {line!r:.60}")
+        if "ret" in line:
+            check_return(line)
+            number = line["ret"]
+            if number in self.others:
+                self.others.remove(number)
+                return
+            if number not in self.begun:
+                raise ValueError(f"call {number} returns, and did not begin")
+            asked = self.begun.pop(number)
+            at = asked["at"]
+            self._ended(self.history.lives[at[0], at[1]], asked, line)
+        elif "call" in line:
+            check_call(line)
+            number = line["call"]
+            if number in self.begun or number in self.others:
+                raise ValueError(f"call {number} begins again, and has not returned")
+            if self.history.life(line["at"], self.key_ttl) is None:
+                self.others.add(number)
+                return
+            self.begun[number] = line
+            self.history.tally[line["op"]] += 1
+        elif "try" in line:
+            check_try(line)
+            self.tries[line["try"]] = line["expected"], line["new"]
+        elif "note" not in line:
+            raise ValueError("this is no line of a history: no call, no return, no note")
+        elif self.history.share == 0:
+            self.history.tally["notes"] += 1
+
+    def end(self) -> None:
+        """Nothing more is to be read: the calls that are left did not return."""
+        for asked in self.begun.values():
+            self.history.tally["without a return"] += 1
             domain, name = asked["at"]
-            self._note(lives[domain, name], asked, None)
+            self._note(self.history.lives[domain, name], asked, None)
 
     def _ended(self, life: Life, asked: dict[str, Any], came: dict[str, Any]) -> None:
         op = asked["op"]
@@ -236,33 +260,60 @@ class _Reader:
             self.settlings.append(call)
         else:
             life.calls.append(call)
+            if call.is_unknown:
+                life.unknown.add(call.call)
 
 
 def files_of(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The files in ``paths``, which are files and folders."""
+    """The files in ``paths``, which are files and folders, each once."""
+    seen: set[Path] = set()
     for given in paths:
         path = Path(given)
         if path.is_dir():
             found = sorted(path.glob(f"*{SUFFIX}"))
             if not found:
                 raise NotAHistoryError(f"there is no history in {path}")
-            yield from found
         elif path.exists():
-            yield path
+            found = [path]
         else:
             raise NotAHistoryError(f"there is no {path}")
+        for file in found:
+            if not file.is_file():
+                raise NotAHistoryError(f"{file} is no file")
+            if (place := file.resolve()) not in seen:
+                seen.add(place)
+                yield file
 
 
 def _parsed(path: Path) -> Iterator[Any]:
     """What stands in each line. A last one that was not written whole was never sent."""
-    with path.open("rb") as file:
-        while lines := list(islice(file, AT_ONCE)):
-            if not lines[-1].endswith(b"\n"):
-                lines.pop()
-            try:
-                yield from json.loads(b"[" + b",".join(lines) + b"]")
-            except ValueError as error:
-                raise NotAHistoryError(f"{path} cannot be read: {error}") from error
+    read = 0
+    try:
+        with path.open("rb") as file:
+            while lines := list(islice(file, AT_ONCE)):
+                if not lines[-1].endswith(b"\n"):
+                    lines.pop()
+                try:
+                    found = json.loads(b"[" + b",".join(lines) + b"]")
+                except ValueError:
+                    found = _one_by_one(path, lines, read)
+                yield from found
+                read += len(lines)
+    except OSError as error:
+        raise NotAHistoryError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _one_by_one(path: Path, lines: list[bytes], read: int) -> Iterator[Any]:
+    """Likewise, up to the line that cannot be read; ``read`` are before them."""
+    for at, line in enumerate(lines, read + 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if at == 1:
+                text = f"{path} is no history: it does not begin with a header"
+            else:
+                text = f"{path}, line {at}: this is no JSON: {line.decode(errors='replace')!r:.80}"
+            raise NotAHistoryError(text) from error
 
 
 def lines_of(files: list[Path], calls: Iterable[int]) -> dict[int, list[str]]:

@@ -1,0 +1,132 @@
+"""What a line of a history has to hold, so that nobody who judges it need ask. Pure.
+
+The format is described in ``docs/histories.md``. What is wrong raises
+`ValueError`, which says what.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["OPERATIONS", "check_call", "check_header", "check_return", "check_try"]
+
+_NUMBERS: Final[dict[str, tuple[str, ...]]] = {
+    "open": (),
+    "add": ("n",),
+    "set": ("value",),
+    "update": (),
+    "compare_and_set": ("expected", "new"),
+    "assign": ("expected", "new"),
+    "reserve": ("n",),
+    "refresh": (),
+    "receipt": (),
+    "limit": (),
+    "delete": (),
+    "retry": (),
+    "cancel": (),
+}
+"""The numbers that each operation is asked with."""
+
+OPERATIONS: Final = tuple(_NUMBERS)
+"""What a call may ask for."""
+
+_BARE: Final = 4
+"""How many fields of a call all operations have."""
+
+_FACTS: Final = ("value", "minimum", "maximum", "expected", "actual")
+"""The numbers that go with an error."""
+
+
+def check_header(line: dict[str, Any]) -> None:
+    """The first line of a file, of a version that is known."""
+    if not isinstance(line.get("process"), str):
+        raise ValueError("it does not say of which process it is")
+    ttl = line.get("key_ttl")
+    if ttl is not None and type(ttl) not in (int, float):
+        raise ValueError(f"'key_ttl' is a number of seconds or null, not {ttl!r}")
+
+
+def check_call(line: dict[str, Any]) -> None:
+    """A call that begins."""
+    op = line.get("op")
+    numbers = _NUMBERS.get(op) if type(op) is str else None
+    if numbers is None:
+        raise ValueError(f"there is no operation {op!r}")
+    _check_number(line, "t")
+    _check_number(line, "call")
+    at = line.get("at")
+    if type(at) is not list or len(at) != 2 or type(at[0]) is not str or type(at[1]) is not str:
+        raise ValueError(f"'at' is a domain and a name, not {at!r}")
+    for name in numbers:
+        _check_number(line, name)
+    if len(line) > _BARE + len(numbers):
+        _check_options(line)
+    if op == "open" and line.get("create") is not False:
+        _check_number(line, "initial")
+    elif op == "receipt" and "key" not in line:
+        raise ValueError("a receipt is asked for by 'key'")
+    elif op in ("retry", "cancel") and "of" not in line:
+        raise ValueError(f"'of' says which call it is that is settled by {op!r}")
+
+
+def check_return(line: dict[str, Any]) -> None:
+    """What came of a call."""
+    _check_number(line, "t")
+    _check_number(line, "ret")
+    receipt = line.get("receipt")
+    if receipt is not None and not (
+        type(receipt) is list
+        and len(receipt) == 5
+        and type(receipt[0]) is type(receipt[1]) is int
+        and _is_optional(receipt[2])
+        and _is_optional(receipt[3])
+    ):
+        raise ValueError(f"a receipt is [before, after, revision, time, replayed], not {receipt!r}")
+    view = line.get("view")
+    if view is not None and not (
+        type(view) is list
+        and len(view) == 5
+        and type(view[0]) is type(view[1]) is int
+        and _is_optional(view[2])
+        and _is_optional(view[3])
+        and _is_optional(view[4])
+    ):
+        raise ValueError(f"a view is [revision, value, time, minimum, maximum], not {view!r}")
+    if "error" in line:
+        if type(line["error"]) is not str:
+            raise ValueError(f"'error' is the name of one, not {line['error']!r}")
+        for name in _FACTS:
+            if not _is_optional(line.get(name)):
+                raise ValueError(f"{name!r} is a whole number, not {line[name]!r}")
+
+
+def check_try(line: dict[str, Any]) -> None:
+    """What an update is about to send."""
+    for name in ("try", "expected", "new"):
+        _check_number(line, name)
+
+
+def _check_options(line: dict[str, Any]) -> None:
+    for name in ("minimum", "maximum"):
+        if not _is_optional(line.get(name)):
+            raise ValueError(f"{name!r} is a whole number or null, not {line[name]!r}")
+    if "key" in line and type(line["key"]) is not str:
+        raise ValueError(f"'key' is a text, not {line['key']!r}")
+    if "create" in line and type(line["create"]) is not bool:
+        raise ValueError(f"'create' is true or false, not {line['create']!r}")
+    if "of" in line:
+        match line["of"]:
+            case [str(), int()]:
+                pass
+            case other:
+                raise ValueError(f"'of' is a process and the number of a call, not {other!r}")
+
+
+def _check_number(line: dict[str, Any], name: str) -> None:
+    if type(line.get(name)) is not int:
+        what = f"not {line[name]!r}" if name in line else "and is missing"
+        raise ValueError(f"{name!r} is a whole number, {what}")
+
+
+def _is_optional(number: Any) -> bool:
+    return number is None or type(number) is int
