@@ -199,6 +199,26 @@ def test_a_storm(faulty_store: Faulty, url: str | None) -> None:
     assert set(store.tally) == set(SUFFERED)
 
 
+def test_what_cannot_be_told(faulty_store: Faulty) -> None:
+    """What is no error, no weather, no store and no number is refused when it is told."""
+    store = faulty_store()
+    wrong: Any
+    for wrong in (StoreUnavailableError, OSError("disk"), "down"):
+        with pytest.raises(TypeError, match="with a CounterError"):
+            store.refuse(wrong)
+    for tell in (store.lose_replies, store.lose_requests, store.hold, store.serve):
+        with pytest.raises(ValueError, match="less than none"):
+            tell(-1)
+    wrong = {"cut_after": 0.3}
+    with pytest.raises(TypeError, match="made by Weather"):
+        store.weather = wrong
+    wrong = "memory://"
+    with pytest.raises(TypeError, match="connect"):
+        FaultyStore(wrong)
+    assert Counter("mydomain", "told", store=store).add(1) == 1
+    assert store.tally == {}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in SUFFERED])
 def test_weather_for_connections(faulty_store: Faulty, kind: str) -> None:
     """What takes a connection is refused, in words that name the proxy."""

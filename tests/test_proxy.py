@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import socketserver
 import threading
@@ -289,11 +290,37 @@ def test_the_chances_come_true() -> None:
         assert all(low <= fate.seconds <= high for fate in fates)
 
 
-@pytest.mark.parametrize("chances", [{"late": -0.1}, {"late": 0.6, "split": 0.6}])
-def test_chances_that_are_none(chances: Any) -> None:
-    """A chance below 0, or chances above 1 together, are refused."""
-    with pytest.raises(ValueError, match="together at most 1"):
-        Weather(**chances)
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"late": 0.6, "split": 0.6}, "together at most 1"),
+        *(({"late": chance}, "a number from 0 to 1") for chance in (-0.1, math.nan, "0.3")),
+        *(
+            ({"spell": span}, "the shortest and the longest")
+            for span in (3, (2, 1), (-2, -1), (1,))
+        ),
+        ({"delayed": (0, math.inf)}, "delayed"),
+    ],
+)
+def test_weather_that_is_none(told: Any, words: str) -> None:
+    """Chances and times that cannot be are refused when the weather is made."""
+    with pytest.raises(ValueError, match=words):
+        Weather(**told)
+
+
+def test_what_cannot_be_told(proxy: Proxy) -> None:
+    """What is no weather, or says of no request whether it is meant, is refused when it is told."""
+    wrong: Any = {"cut_after": 0.3}
+    with pytest.raises(TypeError, match="made by Weather"):
+        proxy.weather = wrong
+    wrong = "add"
+    for tell in (proxy.lose, proxy.hold):
+        with pytest.raises(TypeError, match="when is called"):
+            tell(when=wrong)
+        with pytest.raises(ValueError, match="less than none"):
+            tell(-1)
+    with pytest.raises(TypeError, match="when is called"):
+        Weather(when=wrong)
 
 
 @pytest.mark.parametrize(

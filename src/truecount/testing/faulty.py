@@ -14,7 +14,7 @@ from truecount.errors import CounterError, StoreUnavailableError
 from truecount.record import Address, Record
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Deadline, Store
-from truecount.testing.weather import FAIR, KINDS, Weather
+from truecount.testing.weather import FAIR, KINDS, Weather, check_told, check_weather
 
 __all__ = ["SUFFERED", "ComparingStore", "FaultyStore"]
 
@@ -36,14 +36,16 @@ class FaultyStore(Store):
     `truecount.testing.weather.Weather` of the kinds ``cut_before``, ``cut_after``,
     ``delay``, ``late`` and ``refuse``, and may be set and changed at any time.
     Raises `ValueError` when it has others, which take a connection that can be
-    torn: a `Proxy` does those. What the weather made late is carried out by
-    itself, up to 5 requests later.
+    torn: a `Proxy` does those, and `TypeError` when it is none, or ``store`` is none. What the
+    weather made late is carried out by itself, up to 5 requests later.
 
     ``writes`` counts the requests to write that came so far, `held` those that
     wait to be carried out, and `tally` what befell them, by kind.
     """
 
     def __init__(self, store: Store, weather: Weather | None = None) -> None:
+        if not isinstance(store, Store):
+            raise TypeError(f"a FaultyStore is around a store, as connect(url) gives it: {store!r}")
         self.store = store
         self.url = store.url
         self.timeout = store.timeout
@@ -69,6 +71,7 @@ class FaultyStore(Store):
 
     @weather.setter
     def weather(self, weather: Weather | None) -> None:
+        check_weather(weather)
         if weather is not None and not weather.chances.keys() <= set(SUFFERED):
             others = ", ".join(kind for kind in KINDS if kind not in SUFFERED)
             raise ValueError(f"a FaultyStore has no connections: {others} are for a Proxy")
@@ -94,22 +97,27 @@ class FaultyStore(Store):
 
     def serve(self, count: int = 1) -> None:
         """Pass the next ``count`` writes on, before what is told after this."""
-        self._fates.extend([FAIR] * count)
+        self._fates.extend([FAIR] * check_told(count))
 
     def lose_replies(self, count: int) -> None:
         """Apply the next ``count`` writes, and lose the reply."""
-        self._fates.extend(["cut_after"] * count)
+        self._fates.extend(["cut_after"] * check_told(count))
 
     def lose_requests(self, count: int) -> None:
         """Lose the next ``count`` writes, which nobody can tell from a lost reply."""
-        self._fates.extend(["cut_before"] * count)
+        self._fates.extend(["cut_before"] * check_told(count))
 
     def hold(self, count: int = 1) -> None:
         """Lose the next ``count`` writes, until `release` carries them out after all."""
-        self._fates.extend(["hold"] * count)
+        self._fates.extend(["hold"] * check_told(count))
 
     def refuse(self, error: CounterError) -> None:
-        """Refuse the next write with ``error``, before it acts."""
+        """Refuse the next write with ``error``, before it acts.
+
+        Raises `TypeError` where that is no `CounterError`, which is all that a store raises.
+        """
+        if not isinstance(error, CounterError):
+            raise TypeError(f"a store refuses with a CounterError, and not with {error!r}")
         self._fates.append(error)
 
     def go_down(self) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from truecount.testing.connection import CUT, PATIENCE, SILENCE, Connection, Late, Loss, shut
-from truecount.testing.weather import Fate, Weather, anything
+from truecount.testing.weather import Fate, Weather, anything, check_told, check_weather
 
 __all__ = ["CUT", "SILENCE", "Proxy"]
 
@@ -49,6 +49,7 @@ class Proxy:
     delivered, and `tally` what befell them, by kind. ``watch`` is called with
     the bytes of each request, from any thread. ``weather`` decides what befalls
     each request for which nothing was said; it may be set and changed at any time.
+    Raises `TypeError` where that is none.
     """
 
     def __init__(
@@ -92,6 +93,15 @@ class Proxy:
         return cls(int(server["port"]), server["host"].strip("[]"), weather=weather)
 
     @property
+    def weather(self) -> Weather | None:
+        """What decides about the requests for which nothing was said; None: all goes well."""
+        return self._weather
+
+    @weather.setter
+    def weather(self, weather: Weather | None) -> None:
+        self._weather = check_weather(weather)
+
+    @property
     def held(self) -> int:
         """How many requests wait to be delivered."""
         with self._lock:
@@ -131,11 +141,13 @@ class Proxy:
         The server has acted on them by then. ``instead`` is what the client gets:
         `CUT`, `SILENCE`, or other bytes; before that, ``then`` is called.
         """
+        check_told(count, when)
         with self._lock:
             self._losses.extend([Loss(when, instead, then)] * count)
 
     def hold(self, count: int = 1, when: Callable[[bytes], bool] = anything) -> None:
         """Hold the next ``count`` requests for which ``when`` is true back, until `release`."""
+        check_told(count, when)
         with self._lock:
             self._holds.extend([when] * count)
 

@@ -7,12 +7,14 @@ stands in the way of requests asks it: a `Proxy` in front of a server, or a
 
 from __future__ import annotations
 
+import math
+import operator
 import random
 import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-__all__ = ["FAIR", "KINDS", "Fate", "Weather"]
+__all__ = ["FAIR", "KINDS", "Fate", "Weather", "anything", "check_told", "check_weather"]
 
 FAIR: Final = "fair"
 """Nothing befalls the request."""
@@ -72,7 +74,8 @@ class Weather:
     The first request meets the first fate of the seed, the second one the
     second: as the requests come in order, so do the faults. It may be asked
     from any thread, and by several at once. ``drawn`` counts the fates, by kind.
-    Raises `ValueError` when the chances are none.
+    Raises `ValueError` when the chances or the times are none, `TypeError` when ``when`` is not
+    to be called.
     """
 
     def __init__(
@@ -97,8 +100,23 @@ class Weather:
             *(cut_before, cut_within, cut_after, silence),
             *(delay, late, split, refuse, partition),
         )
-        if min(chances) < 0 or sum(chances) > 1 + 1e-9:
-            raise ValueError("the chances of faults are 0 or more, and together at most 1")
+        for kind, chance in zip(KINDS, chances, strict=True):
+            if not (isinstance(chance, int | float) and 0 <= chance <= 1):
+                raise ValueError(f"{kind}={chance!r}: a chance is a number from 0 to 1")
+        if sum(chances) > 1 + 1e-9:
+            raise ValueError("the chances of faults are together at most 1")
+        for name, span in (("delayed", delayed), ("lateness", lateness), ("spell", spell)):
+            match span:
+                case [int() | float() as shortest, int() | float() as longest] if (
+                    0 <= shortest <= longest < math.inf
+                ):
+                    pass
+                case _:
+                    raise ValueError(
+                        f"{name}={span!r}: it is the shortest and the longest time, in seconds, as "
+                        f"{name}=(0.1, 1)"
+                    )
+        check_told(1, when)
         self.seed = seed
         self.chances = {kind: chance for kind, chance in zip(KINDS, chances, strict=True) if chance}
         self.when = when
@@ -129,3 +147,22 @@ class Weather:
     def __repr__(self) -> str:
         chances = "".join(f", {kind}={chance:g}" for kind, chance in self.chances.items())
         return f"Weather({self.seed}{chances})"
+
+
+def check_weather(weather: Weather | None) -> Weather | None:
+    """``weather``, if it is one or None; else raise `TypeError`."""
+    if weather is not None and not isinstance(weather, Weather):
+        raise TypeError(f"a weather is made by Weather(seed=7, cut_after=0.2), not {weather!r:.80}")
+    return weather
+
+
+def check_told(count: int, when: object = anything) -> int:
+    """``count``, if so many requests, for which ``when`` is true, may be told their fate.
+
+    Raises `TypeError` or `ValueError`.
+    """
+    if not callable(when):
+        raise TypeError(f"when is called with a request, and says whether it is meant: {when!r}")
+    if operator.index(count) < 0:
+        raise ValueError(f"{count} requests are less than none")
+    return count
