@@ -107,13 +107,20 @@ class StoreConformance:
         """The URL of an empty store that belongs to ``folder``."""
         raise TypeError("a conformance suite says where its store is: override url()")
 
+    def _url(self, folder: Path) -> str:
+        """`url`, which has said it: without one, a store of the user's would be written to."""
+        url = self.url(folder)
+        if not isinstance(url, str):
+            raise TypeError(f"url() says where the store of a test is, and returned {url!r}")
+        return url
+
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         return tmp_path
 
     @pytest.fixture
     def store(self, folder: Path) -> Iterator[Store]:
-        with connect(self.url(folder)) as store:
+        with connect(self._url(folder)) as store:
             assert not list(store.domains()), "the store is not empty: url() gives each folder one"
             yield store
 
@@ -354,7 +361,7 @@ class StoreConformance:
 
     def test_a_closed_store_says_so(self, folder: Path) -> None:
         """After close(), every call raises StoreClosedError."""
-        store = connect(self.url(folder))
+        store = connect(self._url(folder))
         counter = Counter("conformance", "counter", store=store)
         store.close()
         with pytest.raises(StoreClosedError):
@@ -538,7 +545,7 @@ class StoreConformance:
     @pytest.mark.usefixtures("keyed")
     def test_keys_expire(self, folder: Path) -> None:
         """After key_ttl a key is free again, and not before."""
-        url = self.url(folder)
+        url = self._url(folder)
         with connect(f"{url}{'&' if '?' in url else '?'}key_ttl=0.5") as store:
             c = Counter("conformance", "counter", store=store)
             began = time.monotonic()
@@ -655,7 +662,7 @@ class StoreConformance:
             pytest.skip("the store lives in one process: others cannot see it")
         context = multiprocessing.get_context("spawn")
         with context.Pool(4) as pool:
-            numbers = pool.map(add_often, [(self.url(folder), 50)] * 4)
+            numbers = pool.map(add_often, [(self._url(folder), 50)] * 4)
         assert sorted(sum(numbers, [])) == list(range(1, 201))
         assert Counter("conformance", "counter", store=store) == 200
 
@@ -667,7 +674,7 @@ class StoreConformance:
         key = "once" if self.keys else None
         c.add(1, key=key)
         store.close()
-        again = Counter("conformance", "counter", store=self.url(folder))
+        again = Counter("conformance", "counter", store=self._url(folder))
         assert (int(again), again.minimum, again.timestamp) == (6, 0, c.timestamp)
         assert again.add(1, key=key).replayed is self.keys
 

@@ -28,8 +28,10 @@ FaultProxy: TypeAlias = Callable[..., Proxy]
 def simpledb_local() -> Iterator[str]:
     """The URL of a SimpleDB Local that lives as long as the tests do.
 
-    ``boto3.client("sdb", endpoint_url=simpledb_local, region_name="us-east-1")``,
-    or ``Counter("mydomain", "counter1", store=f"simpledb+{simpledb_local}")``.
+    ``Counter("mydomain", "counter1", store=f"simpledb+{simpledb_local}")``. Or
+    ``boto3.client("sdb", endpoint_url=simpledb_local, region_name="us-east-1",
+    aws_access_key_id="any", aws_secret_access_key="any")``: boto3 asks for
+    credentials, and SimpleDB Local takes any.
     """
     with SimpleDBLocal() as server:
         yield server.url
