@@ -74,23 +74,10 @@ def check_return(line: dict[str, Any]) -> None:
     _check_number(line, "t")
     _check_number(line, "ret")
     receipt = line.get("receipt")
-    if receipt is not None and not (
-        type(receipt) is list
-        and len(receipt) == 5
-        and type(receipt[0]) is type(receipt[1]) is int
-        and _is_optional(receipt[2])
-        and _is_optional(receipt[3])
-    ):
+    if receipt is not None and not (_are_five(receipt) and type(receipt[4]) is bool):
         raise ValueError(f"a receipt is [before, after, revision, time, replayed], not {receipt!r}")
     view = line.get("view")
-    if view is not None and not (
-        type(view) is list
-        and len(view) == 5
-        and type(view[0]) is type(view[1]) is int
-        and _is_optional(view[2])
-        and _is_optional(view[3])
-        and _is_optional(view[4])
-    ):
+    if view is not None and not (_are_five(view) and _is_optional(view[4])):
         raise ValueError(f"a view is [revision, value, time, minimum, maximum], not {view!r}")
     if "error" in line:
         if type(line["error"]) is not str:
@@ -126,6 +113,17 @@ def _check_number(line: dict[str, Any], name: str) -> None:
     if type(line.get(name)) is not int:
         what = f"not {line[name]!r}" if name in line else "and is missing"
         raise ValueError(f"{name!r} is a whole number, {what}")
+
+
+def _are_five(given: Any) -> bool:
+    """Whether ``given`` is a list of five: two numbers, two that may be null, and another thing."""
+    return (
+        type(given) is list
+        and len(given) == 5
+        and type(given[0]) is type(given[1]) is int
+        and _is_optional(given[2])
+        and _is_optional(given[3])
+    )
 
 
 def _is_optional(number: Any) -> bool:
