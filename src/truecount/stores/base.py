@@ -11,7 +11,6 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -185,6 +184,8 @@ class Store(ABC):
         Each stands by itself, and has what came of it in the list: the answer, or the
         `CounterError` or `Ambiguous` that `carry_out` would have raised.
         """
+        from concurrent.futures import ThreadPoolExecutor  # so late, or every import pays for it
+
         deadline = Deadline(timeout)
         pool = ThreadPoolExecutor(min(len(steps), THREADS), "truecount-together")
         try:
