@@ -870,6 +870,8 @@ def test_what_is_no_history(tmp_path: Path) -> None:
     at = '"at": ["mydomain", "counter1"]'
     double = f'{{"t": 1, "call": 1, "op": "double", {at}}}\n'
     add = f'{{"t": 1, "call": 1, "op": "add", {at}, "n": 5}}\n'
+    compare = add.replace("add", "compare_and_set").replace('"n": 5', '"expected": 0, "new": 5')
+    end = '{"t": 2, "ret": 1}\n'
     for text, words in (
         ("hello\n", "is no history"),
         (head + add + "hello\n", "line 3: this is no JSON: .hello"),
@@ -883,10 +885,18 @@ def test_what_is_no_history(tmp_path: Path) -> None:
         (head + add.replace(', "n": 5', ""), "'n' is a whole number, and is missing"),
         (head + add.replace('["mydomain", "counter1"]', '"ab"'), "'at' is a domain and a name"),
         (head + add.replace("add", "retry"), "'of' says which call it is"),
+        (head + add.replace("add", "receipt"), "asked for by 'key'"),
+        (head + add.replace("add", "open"), "'initial' is a whole number, and is missing"),
+        (head + add.replace('"n": 5', '"n": 5, "key": "k"') + end, "'receipt' is missing"),
+        (head + compare + end, "'done' is true or false after 'compare_and_set', not None"),
+        (head + compare + end.replace("1}", '1, "done": "false"}'), "'done' is true or false"),
+        (head + '{"t": 1, "try": 1, "expected": 0, "new": 5}\n', "did not begin"),
+        (head + '{"note": {}}\n', "'t' is a whole number, and is missing"),
+        (head + add.strip() + "," + add, "line 2: this is no JSON"),
         (head + add.replace('"n": 5', '"n": 5, "of": 17'), "'of' is a process and the number"),
         (
             head + add.replace("add", "retry").replace('"n": 5', '"of": ["a", 77]'),
-            "call 77 of the process 'a' is settled by 'retry'",
+            "call 1: what it settles, call 77 of the process 'a', is no call",
         ),
         (head.replace("}", ', "key_ttl": "60"}'), "line 1: 'key_ttl'"),
         ("[1]\n", "does not begin with a header"),

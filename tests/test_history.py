@@ -227,6 +227,28 @@ def test_what_is_no_integer_is_refused(tmp_path: Path) -> None:
     assert not check([tmp_path]).contradictions
 
 
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Names and keys that are no text are refused, and the history can be judged afterwards."""
+    recorder = Recorder(tmp_path)
+    c = recorder.open("mydomain", "text", store="memory://", create=1)
+    wrong: Any
+    for wrong in (5, None):
+        with pytest.raises(InvalidTypeError):
+            recorder.open("mydomain", wrong, store="memory://")
+        with pytest.raises(InvalidTypeError):
+            recorder.open(wrong, "text", store="memory://")
+        with pytest.raises(InvalidTypeError):
+            c.receipt(wrong)
+        with pytest.raises(InvalidTypeError):
+            recorder.add(Domain("mydomain", store="memory://"), {wrong: 1})
+    wrong = 5
+    with pytest.raises(InvalidTypeError):
+        c.add(1, key=wrong)
+    with pytest.raises(CounterNotFoundError):
+        recorder.open("mydomain", "none", store="memory://", create=None)
+    assert not check([tmp_path]).contradictions
+
+
 def test_an_error_that_it_does_not_know(tmp_path: Path) -> None:
     """What another recorder has seen is settled by name only, and it says so."""
     for error in (OutcomeUnknownError("unknown"), ValueError("no error of a counter")):

@@ -33,7 +33,14 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Never, Self, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
-from truecount import Counter, CounterError, Domain, OutcomeUnknownError, Receipt
+from truecount import (
+    Counter,
+    CounterError,
+    Domain,
+    InvalidTypeError,
+    OutcomeUnknownError,
+    Receipt,
+)
 from truecount.arguments import integer
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Default, Unchanged
 from truecount.integer import Integer
@@ -116,7 +123,7 @@ class Recorder:
         """
         asked: dict[str, Any] = {
             "initial": integer(initial, "the initial value"),
-            "create": options.get("create", True),
+            "create": bool(options.get("create", True)),
         }
         asked |= _bounds({bound: options.get(bound, STORED) for bound in _LIMITS})
         with self.call("open", domain, name, **asked) as call:
@@ -138,6 +145,8 @@ class Recorder:
         asked = {
             name: {"n": integer(n, "the amount"), "create": True} for name, n in amounts.items()
         }
+        for name in amounts:
+            _check_texts(domain.name, name)
         calls = {
             name: Call(self._journal(), "add", domain.name, name, add, self)
             for name, add in asked.items()
@@ -211,11 +220,14 @@ class Recorder:
     ) -> Call:
         """Write that a call begins; make it in the ``with`` block of what this returns.
 
+        Raises `InvalidTypeError`, and writes nothing, where a text is none.
+
         For clients that are no `Counter`. ``op`` and ``asked`` are those of the
         format; what is None is left out. Say in the block what came of it, with
         `Call.returned`; what is raised there is recorded and goes on. When
         ``counter`` is given, what it shows afterwards is recorded too.
         """
+        _check_texts(domain, name, asked.get("key"))
         journal = self._journal()
         call = Call(journal, op, domain, name, asked, self, counter)
         journal.write(call.line)
@@ -343,6 +355,18 @@ class Call:
             self.raised(error)
 
 
+def _check_texts(domain: object, name: object, key: object = None) -> None:
+    """Refuse what could not be read as a line of a history: nothing is written then."""
+    texts = {"a domain": domain, "a counter's name": name}
+    if key is not None:
+        texts["an idempotency key"] = key
+    for what, text in texts.items():
+        if not isinstance(text, str):
+            raise InvalidTypeError(
+                f"{what} must be a string, not {type(text).__name__}: {text!r:.60}"
+            )
+
+
 def _kind(error: CounterError) -> type:
     """What ``error`` is to a checker, which knows truecount's own kinds and no store's."""
     return next(kind for kind in type(error).__mro__ if kind.__module__ == CounterError.__module__)
@@ -374,9 +398,10 @@ class RecordedCounter(Integer):
     """A `Counter`, each of whose calls is recorded. ``counter`` is the handle itself.
 
     It reads as an int, as the handle does. The methods and ``+=``, ``-=`` are
-    those of `Counter`; another in-place operator raises `TypeError`. A handle that threads
-    share is fine for all but in-place operators, which apply to what it shows:
-    for those a thread has a handle of its own.
+    those of `Counter`, but for ``ids`` and ``next``; another in-place operator
+    raises `TypeError`. A handle that threads share is fine for all but in-place
+    operators, which apply to what it shows: for those a thread has a handle of
+    its own.
     """
 
     def __init__(self, recorder: Recorder, counter: Counter) -> None:
@@ -491,6 +516,8 @@ class RecordedCounter(Integer):
 
     def receipt(self, key: str, *, timeout: float | Configured | None = CONFIGURED) -> Receipt:
         """`Counter.receipt`."""
+        if key is None:
+            return self.counter.receipt(key, timeout=timeout)  # which refuses it
         with self._call("receipt", key=key) as call:
             receipt = self.counter.receipt(key, timeout=timeout)
             call.returned(receipt)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["OPERATIONS", "check_call", "check_header", "check_return", "check_try"]
+__all__ = ["OPERATIONS", "check_call", "check_header", "check_note", "check_return", "check_try"]
 
 _NUMBERS: Final[dict[str, tuple[str, ...]]] = {
-    "open": (),
+    "open": ("initial",),
     "add": ("n",),
     "set": ("value",),
     "update": (),
@@ -61,16 +61,14 @@ def check_call(line: dict[str, Any]) -> None:
         _check_number(line, name)
     if len(line) > _BARE + len(numbers):
         _check_options(line)
-    if op == "open" and line.get("create") is not False:
-        _check_number(line, "initial")
-    elif op == "receipt" and "key" not in line:
+    if op == "receipt" and line.get("key") is None:
         raise ValueError("a receipt is asked for by 'key'")
-    elif op in ("retry", "cancel") and "of" not in line:
+    if op in ("retry", "cancel") and "of" not in line:
         raise ValueError(f"'of' says which call it is that is settled by {op!r}")
 
 
-def check_return(line: dict[str, Any]) -> None:
-    """What came of a call."""
+def check_return(line: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What came of the call that ``asked`` for it."""
     _check_number(line, "t")
     _check_number(line, "ret")
     receipt = line.get("receipt")
@@ -85,19 +83,38 @@ def check_return(line: dict[str, Any]) -> None:
         for name in _FACTS:
             if not _is_optional(line.get(name)):
                 raise ValueError(f"{name!r} is a whole number, not {line[name]!r}")
+    elif "unknown" not in line:
+        _check_answer(line, asked)
 
 
 def check_try(line: dict[str, Any]) -> None:
     """What an update is about to send."""
-    for name in ("try", "expected", "new"):
+    for name in ("t", "try", "expected", "new"):
         _check_number(line, name)
+
+
+def check_note(line: dict[str, Any]) -> None:
+    """A remark; there is no other line."""
+    if "note" not in line:
+        raise ValueError("this is no line of a history: no call, no return, no note")
+    _check_number(line, "t")
+
+
+def _check_answer(line: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What is told of a call that was neither refused nor left unknown."""
+    op = asked["op"]
+    if op in ("compare_and_set", "cancel"):
+        if type(line.get("done")) is not bool:
+            raise ValueError(f"'done' is true or false after {op!r}, not {line.get('done')!r}")
+    elif (op in ("receipt", "retry") or asked.get("key") is not None) and "receipt" not in line:
+        raise ValueError(f"'receipt' is missing after {op!r}")
 
 
 def _check_options(line: dict[str, Any]) -> None:
     for name in ("minimum", "maximum"):
         if not _is_optional(line.get(name)):
             raise ValueError(f"{name!r} is a whole number or null, not {line[name]!r}")
-    if "key" in line and type(line["key"]) is not str:
+    if line.get("key") is not None and type(line["key"]) is not str:
         raise ValueError(f"'key' is a text, not {line['key']!r}")
     if "create" in line and type(line["create"]) is not bool:
         raise ValueError(f"'create' is true or false, not {line['create']!r}")

@@ -24,7 +24,13 @@ from truecount.testing.checker.life import (
     Row,
     Sight,
 )
-from truecount.testing.checker.lines import check_call, check_header, check_return, check_try
+from truecount.testing.checker.lines import (
+    check_call,
+    check_header,
+    check_note,
+    check_return,
+    check_try,
+)
 from truecount.testing.history import FORMAT, HEADER, SUFFIX
 
 __all__ = ["History", "NotAHistoryError", "files_of", "lines_of"]
@@ -70,9 +76,10 @@ class History:
         life = self.lives[domain, name]
         of_call = self._processes[process] << 40 | call
         if of_call not in life.unknown:
+            path, number = self.files[settling.call >> 40], settling.call & ((1 << 40) - 1)
             raise NotAHistoryError(
-                f"call {call} of the process {process!r} is settled by {settling.op!r}, and is no "
-                f"call to {name!r} in {domain!r} whose outcome was unknown"
+                f"{path}, call {number}: what it settles, call {call} of the process {process!r}, "
+                f"is no call to {name!r} in {domain!r} whose outcome was unknown"
             )
         life.settlings.append((of_call, settling))
 
@@ -137,7 +144,6 @@ class _Reader:
         if type(line) is not dict:
             raise ValueError(f"this is no line of a history: {line!r:.60}")
         if "ret" in line:
-            check_return(line)
             number = line["ret"]
             if number in self.others:
                 self.others.remove(number)
@@ -145,6 +151,7 @@ class _Reader:
             if number not in self.begun:
                 raise ValueError(f"call {number} returns, and did not begin")
             asked = self.begun.pop(number)
+            check_return(line, asked)
             at = asked["at"]
             self._ended(self.history.lives[at[0], at[1]], asked, line)
         elif "call" in line:
@@ -159,11 +166,15 @@ class _Reader:
             self.history.tally[line["op"]] += 1
         elif "try" in line:
             check_try(line)
-            self.tries[line["try"]] = line["expected"], line["new"]
-        elif "note" not in line:
-            raise ValueError("this is no line of a history: no call, no return, no note")
-        elif self.history.share == 0:
-            self.history.tally["notes"] += 1
+            number = line["try"]
+            if number in self.begun:
+                self.tries[number] = line["expected"], line["new"]
+            elif number not in self.others:
+                raise ValueError(f"call {number} tries something, and did not begin")
+        else:
+            check_note(line)
+            if self.history.share == 0:
+                self.history.tally["notes"] += 1
 
     def end(self) -> None:
         """Nothing more is to be read: the calls that are left did not return."""
@@ -278,7 +289,7 @@ def files_of(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         else:
             raise NotAHistoryError(f"there is no {path}")
         for file in found:
-            if not file.is_file():
+            if file.is_dir() or not file.exists():
                 raise NotAHistoryError(f"{file} is no file")
             if (place := file.resolve()) not in seen:
                 seen.add(place)
@@ -296,6 +307,8 @@ def _parsed(path: Path) -> Iterator[Any]:
                 try:
                     found = json.loads(b"[" + b",".join(lines) + b"]")
                 except ValueError:
+                    found = ()
+                if len(found) != len(lines):
                     found = _one_by_one(path, lines, read)
                 yield from found
                 read += len(lines)
