@@ -888,6 +888,13 @@ def test_what_is_no_history(tmp_path: Path) -> None:
         (head + add.replace("add", "receipt"), "asked for by 'key'"),
         (head + add.replace("add", "open"), "'initial' is a whole number, and is missing"),
         (head + add.replace('"n": 5', '"n": 5, "key": "k"') + end, "'receipt' is missing"),
+        (head + add + end.replace("1}", "[1]}"), "line 3: 'ret' is a whole number, not .1."),
+        (
+            head
+            + add.replace('"n": 5', '"n": 5, "key": "k"')
+            + end.replace("1}", '1, "receipt": null}'),
+            "'receipt' is missing",
+        ),
         (head + compare + end, "'done' is true or false after 'compare_and_set', not None"),
         (head + compare + end.replace("1}", '1, "done": "false"}'), "'done' is true or false"),
         (head + '{"t": 1, "try": 1, "expected": 0, "new": 5}\n', "did not begin"),

@@ -21,6 +21,7 @@ __all__ = [
     "check_value",
     "integer",
     "show",
+    "string",
 ]
 
 NAME_BYTES: Final = 1024
@@ -36,6 +37,13 @@ def integer(number: Any, what: str) -> int:
         return int(operator.index(number))
     except TypeError:
         raise _wrong_type(what, "an integer", number) from None
+
+
+def string(text: Any, what: str) -> str:
+    """``text``, if it is a str."""
+    if not isinstance(text, str):
+        raise _wrong_type(what, "a string", text)
+    return text
 
 
 def check_value(number: Any, what: str) -> int:
@@ -74,14 +82,12 @@ def check_bounds(minimum: int | None, maximum: int | None) -> None:
 
 def check_domain(domain: Any) -> str:
     """``domain`` if it is 3 to 255 of the characters that SimpleDB allows."""
-    if not isinstance(domain, str):
-        raise _wrong_type("a domain", "a string", domain)
-    if not _DOMAIN.fullmatch(domain):
+    text = string(domain, "a domain")
+    if not _DOMAIN.fullmatch(text):
         raise InvalidNameError(
-            f"the domain {_short(domain)} is not 3 to 255 characters "
-            "of a-z, A-Z, 0-9, '_', '.', '-'"
+            f"the domain {_short(text)} is not 3 to 255 characters of a-z, A-Z, 0-9, '_', '.', '-'"
         )
-    return domain
+    return text
 
 
 def check_name(name: Any) -> str:
@@ -117,9 +123,8 @@ def show(number: int) -> str:
     return f"an integer of about {int(bits * math.log10(2)) + 1} digits"
 
 
-def _check_text(text: Any, what: str, longest: int) -> str:
-    if not isinstance(text, str):
-        raise _wrong_type(what, "a string", text)
+def _check_text(given: Any, what: str, longest: int) -> str:
+    text = string(given, what)
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -33,15 +33,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Never, Self, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
-from truecount import (
-    Counter,
-    CounterError,
-    Domain,
-    InvalidTypeError,
-    OutcomeUnknownError,
-    Receipt,
-)
-from truecount.arguments import integer
+from truecount import Counter, CounterError, Domain, OutcomeUnknownError, Receipt
+from truecount.arguments import integer, string
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Default, Unchanged
 from truecount.integer import Integer
 from truecount.process import new_name
@@ -357,14 +350,10 @@ class Call:
 
 def _check_texts(domain: object, name: object, key: object = None) -> None:
     """Refuse what could not be read as a line of a history: nothing is written then."""
-    texts = {"a domain": domain, "a counter's name": name}
+    string(domain, "a domain")
+    string(name, "a counter's name")
     if key is not None:
-        texts["an idempotency key"] = key
-    for what, text in texts.items():
-        if not isinstance(text, str):
-            raise InvalidTypeError(
-                f"{what} must be a string, not {type(text).__name__}: {text!r:.60}"
-            )
+        string(key, "an idempotency key")
 
 
 def _kind(error: CounterError) -> type:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["OPERATIONS", "check_call", "check_header", "check_note", "check_return", "check_try"]
+__all__ = [
+    "OPERATIONS",
+    "check_call",
+    "check_header",
+    "check_note",
+    "check_number",
+    "check_return",
+    "check_try",
+]
 
 _NUMBERS: Final[dict[str, tuple[str, ...]]] = {
     "open": ("initial",),
@@ -52,13 +60,13 @@ def check_call(line: dict[str, Any]) -> None:
     numbers = _NUMBERS.get(op) if type(op) is str else None
     if numbers is None:
         raise ValueError(f"there is no operation {op!r}")
-    _check_number(line, "t")
-    _check_number(line, "call")
+    check_number(line, "t")
+    check_number(line, "call")
     at = line.get("at")
     if type(at) is not list or len(at) != 2 or type(at[0]) is not str or type(at[1]) is not str:
         raise ValueError(f"'at' is a domain and a name, not {at!r}")
     for name in numbers:
-        _check_number(line, name)
+        check_number(line, name)
     if len(line) > _BARE + len(numbers):
         _check_options(line)
     if op == "receipt" and line.get("key") is None:
@@ -69,8 +77,7 @@ def check_call(line: dict[str, Any]) -> None:
 
 def check_return(line: dict[str, Any], asked: dict[str, Any]) -> None:
     """What came of the call that ``asked`` for it."""
-    _check_number(line, "t")
-    _check_number(line, "ret")
+    check_number(line, "t")
     receipt = line.get("receipt")
     if receipt is not None and not (_are_five(receipt) and type(receipt[4]) is bool):
         raise ValueError(f"a receipt is [before, after, revision, time, replayed], not {receipt!r}")
@@ -90,14 +97,14 @@ def check_return(line: dict[str, Any], asked: dict[str, Any]) -> None:
 def check_try(line: dict[str, Any]) -> None:
     """What an update is about to send."""
     for name in ("t", "try", "expected", "new"):
-        _check_number(line, name)
+        check_number(line, name)
 
 
 def check_note(line: dict[str, Any]) -> None:
     """A remark; there is no other line."""
     if "note" not in line:
         raise ValueError("this is no line of a history: no call, no return, no note")
-    _check_number(line, "t")
+    check_number(line, "t")
 
 
 def _check_answer(line: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -106,7 +113,9 @@ def _check_answer(line: dict[str, Any], asked: dict[str, Any]) -> None:
     if op in ("compare_and_set", "cancel"):
         if type(line.get("done")) is not bool:
             raise ValueError(f"'done' is true or false after {op!r}, not {line.get('done')!r}")
-    elif (op in ("receipt", "retry") or asked.get("key") is not None) and "receipt" not in line:
+    elif (op in ("receipt", "retry") or asked.get("key") is not None) and line.get(
+        "receipt"
+    ) is None:
         raise ValueError(f"'receipt' is missing after {op!r}")
 
 
@@ -126,7 +135,8 @@ def _check_options(line: dict[str, Any]) -> None:
                 raise ValueError(f"'of' is a process and the number of a call, not {other!r}")
 
 
-def _check_number(line: dict[str, Any], name: str) -> None:
+def check_number(line: dict[str, Any], name: str) -> None:
+    """A field that has to be a whole number."""
     if type(line.get(name)) is not int:
         what = f"not {line[name]!r}" if name in line else "and is missing"
         raise ValueError(f"{name!r} is a whole number, {what}")

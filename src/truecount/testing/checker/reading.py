@@ -28,6 +28,7 @@ from truecount.testing.checker.lines import (
     check_call,
     check_header,
     check_note,
+    check_number,
     check_return,
     check_try,
 )
@@ -144,6 +145,7 @@ class _Reader:
         if type(line) is not dict:
             raise ValueError(f"this is no line of a history: {line!r:.60}")
         if "ret" in line:
+            check_number(line, "ret")
             number = line["ret"]
             if number in self.others:
                 self.others.remove(number)
