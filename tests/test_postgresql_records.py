@@ -34,7 +34,7 @@ from truecount import (
     connect,
 )
 from truecount.change import BEYOND, DECIDED, Add, Batch
-from truecount.record import Address, Stamp
+from truecount.record import WRITERS, Address, Stamp
 from truecount.settle import settle
 from truecount.stores.base import Ambiguous
 from truecount.testing.servers import PostgreSQL
@@ -100,8 +100,8 @@ def test_a_row_is_as_documented(store: Store, sql: psycopg.Connection[Any]) -> N
 def test_adds_as_the_oracle_does_with_many_writers(store: Store) -> None:
     """With more writers than a record keeps, record and answer are still those of `settle`."""
     counter(store)
-    for turn in range(200):
-        writer = f"w{(turn * 7) % 90}"
+    for turn in range(300):
+        writer = f"w{(turn // 2 * 7) % 90}"
         record = store.read(ADDRESS, timeout=5)
         assert record is not None
         batch = Batch(writer, turn, record.stamp.revision, (Add(turn), Add(-3)))
@@ -497,20 +497,43 @@ def test_a_prepared_statement_that_is_gone(store: Store, sql: psycopg.Connection
     assert not any(link._names for link in links._idle)
 
 
-def test_a_strange_search_path(url: str, sql: psycopg.Connection[Any]) -> None:
-    """Functions that somebody put before PostgreSQL's own are not called."""
+EVIL = {
+    "strpos(text, text)": "int",
+    "substr(text, int)": "text",
+    "left(text, int)": "text",
+    "length(text)": "int",
+    "replace(text, text, text)": "text",
+    "split_part(text, text, int)": "text",
+    "scale(numeric)": "int",
+    "set_config(text, text, boolean)": "text",
+    "concat_ws(text, text, bigint, bigint, bigint, numeric, text, text)": "text",
+    "concat_ws(text, text, bigint, bigint, bigint, numeric, numeric, text, text, text)": "text",
+}
+"""What somebody might put in the way of PostgreSQL's own, fitting better, and what it returns."""
+
+
+@pytest.mark.parametrize("path", ["evil,pg_catalog", "evil", "pg_catalog,evil"])
+def test_a_strange_search_path(url: str, sql: psycopg.Connection[Any], path: str) -> None:
+    """Functions that somebody put before PostgreSQL's own, or beside them, are not called."""
     sql.execute("CREATE SCHEMA IF NOT EXISTS evil")
-    sql.execute(
-        "CREATE OR REPLACE FUNCTION evil.strpos(text, text) RETURNS int LANGUAGE sql "
-        "AS 'SELECT 1/0'"
-    )
-    options = "options=-c%20search_path%3Devil%2Cpg_catalog"
+    for function, returned in EVIL.items():
+        sql.execute(
+            f"CREATE OR REPLACE FUNCTION evil.{function} RETURNS {returned} LANGUAGE sql "
+            f"AS 'SELECT (1/0)::{returned}'"
+        )
+    options = f"options=-c%20search_path%3D{path}"
     with connect(f"{url}&{options}") as store, connect(url) as other:
         c = counter(store)
         counter(other).add(1)
         assert c.add(1) == 2
         c += 1
         assert c.add(1, key="once") == 4
+        for number in range(WRITERS + 2):
+            record = store.read(ADDRESS, timeout=5)
+            assert record is not None
+            batch = Batch(f"w{number}", 1, record.stamp.revision, (Add(1),))
+            assert store.settle(ADDRESS, batch, timeout=5).verdict == DECIDED
+        assert c.add(1) == 4 + WRITERS + 3
 
 
 # Settings

@@ -28,13 +28,15 @@ VERSION: Final = 1
 SWEEP: Final = 16
 """Expired keys, of any counter, that a write with keys removes."""
 
-_LATEST: Final = """concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before, c.after,
-            c.codes, coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-')) || E'\\n'"""
+_LATEST: Final = """pg_catalog.concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
+            c.after, c.codes, coalesce(c.minimum::pg_catalog.text, '-'),
+            coalesce(c.maximum::pg_catalog.text, '-')) || E'\\n'"""
 
-_PLACE: Final = "strpos(E'\\n' || c.others, E'\\n' || a_writer || ' ')"
+_PLACE: Final = "pg_catalog.strpos(E'\\n' || c.others, E'\\n' || a_writer || ' ')"
 """Where the line of ``a_writer`` begins among the others; 0 when it is not there."""
 
-_ROOM: Final = f"length(c.others) - length(replace(c.others, E'\\n', '')) < {WRITERS - 1}"
+_ROOM: Final = f"""pg_catalog.length(c.others)
+                - pg_catalog.length(pg_catalog.replace(c.others, E'\\n', '')) < {WRITERS - 1}"""
 """Whether one more line may be added to the others."""
 
 _ADD: Final = {
@@ -80,45 +82,54 @@ def _listed(parameters: Mapping[str, str], *, named: bool) -> str:
     )
 
 
-_ADDITION: Final = f"""
+_COUNTED: Final = """
         value = c.value + a_total,
-        horizon = CASE
-            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
-            ELSE greatest(c.horizon, split_part(c.others, ' ', 3)::bigint)
-        END,
         writer = a_writer,
         number = a_number,
         revision = c.revision + 1,
         time = greatest(c.time, a_now),
         before = c.value,
         after = c.value + a_total,
-        codes = '+',
+        codes = '+'"""
+"""What an addition sets in a row ``c``, but for what is known of other writers."""
+
+_ADDITION: Final = f"""{_COUNTED},
+        horizon = CASE
+            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
+            ELSE greatest(c.horizon, pg_catalog.split_part(c.others, ' ', 3)::bigint)
+        END,
         others = CASE
             WHEN c.writer = a_writer THEN c.others
-            WHEN {_PLACE} > 0 THEN left(c.others, {_PLACE} - 1)
-                || substr(c.others, {_PLACE} + strpos(substr(c.others, {_PLACE}), E'\\n'))
+            WHEN {_PLACE} > 0 THEN pg_catalog.left(c.others, {_PLACE} - 1)
+                || pg_catalog.substr(c.others, {_PLACE}
+                    + pg_catalog.strpos(pg_catalog.substr(c.others, {_PLACE}), E'\\n'))
                 || {_LATEST}
             WHEN {_ROOM} THEN c.others || {_LATEST}
-            ELSE substr(c.others, strpos(c.others, E'\\n') + 1) || {_LATEST}
+            ELSE pg_catalog.substr(c.others, pg_catalog.strpos(c.others, E'\\n') + 1) || {_LATEST}
         END"""
-"""What an addition sets in a row ``c``."""
+"""All that it sets."""
 
-_ADDABLE: Final = f"""c.domain = a_domain AND c.name = a_name AND NOT c.deleted
-        AND c.value = c.after AND scale(c.value) = 0
+_SOUND: Final = """c.domain = a_domain AND c.name = a_name AND NOT c.deleted
+        AND c.value = c.after AND pg_catalog.scale(c.value) = 0
         AND (a_expected IS NULL OR c.value = a_expected)
         AND c.value + a_lowest > -1e500 AND c.value + a_highest < 1e500
-        AND (c.minimum IS NULL OR c.value + a_lowest >= c.minimum AND scale(c.minimum) = 0)
-        AND (c.maximum IS NULL OR c.value + a_highest <= c.maximum AND scale(c.maximum) = 0)
+        AND (c.minimum IS NULL
+            OR c.value + a_lowest >= c.minimum AND pg_catalog.scale(c.minimum) = 0)
+        AND (c.maximum IS NULL
+            OR c.value + a_highest <= c.maximum AND pg_catalog.scale(c.maximum) = 0)"""
+"""In which row it may, whoever adds."""
+
+_ADDABLE: Final = f"""{_SOUND}
         AND CASE
             WHEN c.writer = a_writer THEN c.number < a_number
-            WHEN {_PLACE} > 0
-                THEN split_part(substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
+            WHEN {_PLACE} > 0 THEN pg_catalog.split_part(
+                pg_catalog.substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
             ELSE c.horizon <= a_since
         END"""
 """In which row it does."""
 
-_ADDED: Final = """concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
-        coalesce(c.minimum::text, '-'), coalesce(c.maximum::text, '-'))"""
+_ADDED: Final = """pg_catalog.concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
+        coalesce(c.minimum::pg_catalog.text, '-'), coalesce(c.maximum::pg_catalog.text, '-'))"""
 """What it says then."""
 
 _CREATION: Final = f"""
@@ -157,16 +168,24 @@ CREATE TABLE {{schema}}.keys (
 );
 CREATE INDEX keys_by_expiry ON {{schema}}.keys (expires);
 CREATE FUNCTION {{schema}}.add_1({_declared(_ADD)}, a_patience text)
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
-    answer text;
+    answer pg_catalog.text;
 BEGIN
-    PERFORM set_config('lock_timeout', a_patience, true);
+    -- All functions are named in full: a search_path of its own takes 10 µs a call.
+    a_patience := pg_catalog.set_config('lock_timeout', a_patience, true);
     -- Only the row itself is looked at: what waits here for another writer of
     -- it sees all of the row anew, and nothing else.
-    UPDATE {{schema}}.counters AS c SET {_ADDITION}
-    WHERE {_ADDABLE}
+    UPDATE {{schema}}.counters AS c SET {_COUNTED}
+    WHERE {_SOUND}
+        AND c.writer = a_writer AND c.number < a_number
     RETURNING {_ADDED} INTO answer;
+    -- After another writer there is more to it, and the more takes time even when unused.
+    IF answer IS NULL THEN
+        UPDATE {{schema}}.counters AS c SET {_ADDITION}
+        WHERE {_ADDABLE}
+        RETURNING {_ADDED} INTO answer;
+    END IF;
     RETURN answer;
 END
 $function$;
