@@ -272,19 +272,20 @@ class RedisStore(Store):
         total, lowest, highest, expected = adds
         if not (max(highest, since) < LIMIT and lowest > -LIMIT):
             return None
-        base = "-" if expected is None else expected
-        name = f"{writer} {number}"
+        base = b"-" if expected is None else b"%d" % expected
+        name = b"%b %d" % (writer.encode(), number)
         request = ADD.call(
             (self._key(address),),
-            f"{name} {since} {total} {lowest} {highest} {base} {now()} {self.writers}".encode(),
+            b"%b %d %d %d %d %b %d %d"
+            % (name, since, total, lowest, highest, base, now(), self.writers),
         )
 
         def done(answer: Any) -> Answer:
             try:
-                if answer == name.encode():
+                if answer == name:
                     return beyond(batch)
                 who, which, revision, time, before, _, _, low, high = answer.split()
-                if (who.decode(), int(which)) != (writer, number):
+                if b"%b %b" % (who, which) != name:
                     raise self._strange(answer)
                 minimum = None if low == b"-" else int(low)
                 maximum = None if high == b"-" else int(high)

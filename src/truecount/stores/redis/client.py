@@ -125,11 +125,12 @@ class Timed:
     A socket's own time-out begins again with every byte.
     """
 
-    __slots__ = ("_socket", "_until", "span")
+    __slots__ = ("_socket", "_span", "_until", "span")
 
     def __init__(self, connected: Any, span: float) -> None:
         self._socket = connected
         self.span = span
+        self._span: float | None = None  # what the socket was told
         self._until = time.monotonic() + span
 
     def __getattr__(self, name: str) -> Any:
@@ -137,7 +138,7 @@ class Timed:
 
     def sendall(self, data: Any) -> None:
         self._until = time.monotonic() + self.span
-        self._socket.settimeout(self.span)
+        self._limit(self.span)
         self._socket.sendall(data)
 
     def recv(self, *arguments: Any) -> Any:
@@ -152,7 +153,13 @@ class Timed:
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._socket.settimeout(left)
+        self._limit(left)
+
+    def _limit(self, span: float) -> None:
+        """Let the socket wait ``span`` seconds, or a hundredth more."""
+        if self._span is None or not span <= self._span <= 1.01 * span:
+            self._socket.settimeout(span)
+            self._span = span
 
 
 class Link:
@@ -483,21 +490,25 @@ class Client:
 
     def _give(self, node: Node, link: Link, *answers: object) -> None:
         """Keep a connection for the next one, unless its ``answers`` speak against that."""
-        refusals = [answer for answer in answers if isinstance(answer, Exception)]
-        if any(isinstance(error, errors.ReadOnlyError) for error in refusals):
-            # The primary may be another by now, behind the same address.
-            node.replica = True
+        if answers and not self._is_kept(node, answers):
             link.close()
-            _drain(node)
             return
         node.replica = False
-        if any(self._is_strange(error) for error in refusals):
-            link.close()
-            return
         link.used = time.monotonic()
         node.idle.append(link)
         if self._closed:
             _drain(node)
+
+    def _is_kept(self, node: Node, answers: Sequence[object]) -> bool:
+        """Whether a connection that gave these ``answers`` may give others."""
+        refusals = [answer for answer in answers if isinstance(answer, Exception)]
+        if any(isinstance(error, errors.ReadOnlyError) for error in refusals):
+            # The primary may be another by now, behind the same address.
+            node.replica = True
+            _drain(node)
+            return False
+        node.replica = False
+        return not any(self._is_strange(error) for error in refusals)
 
     def _connect(self, node: Node, span: float) -> Link:
         """A new connection, in ``span`` seconds or about so: to the server, then its greeting."""
