@@ -224,13 +224,28 @@ def test_without_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
         connect("sqlite:///a.db")
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("driver", "store", "extra"),
+    [
+        ("boto3", "simpledb://us-east-1", "simpledb"),
+        ("boto3", "dynamodb://us-east-1/table", "dynamodb"),
+        ("httptools", "etcd://127.0.0.1", "etcd"),
+        ("psycopg", "postgresql://127.0.0.1/shop", "postgresql"),
+        ("redis", "redis://127.0.0.1", "redis"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, driver: str, store: str, extra: str
+) -> None:
     """A store whose driver is not installed says what installs it."""
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    for module in [name for name in sys.modules if name.startswith("truecount.stores.simpledb")]:
-        monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(MissingDriverError, match=r"boto3.*pip install 'truecount\[simpledb\]'"):
-        connect("simpledb://us-east-1")
+    for module in list(sys.modules):
+        if module.partition(".")[0] == driver:
+            monkeypatch.setitem(sys.modules, module, None)
+        elif module.startswith(("truecount.stores.aws", f"truecount.stores.{extra}")):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(MissingDriverError, match=rf"{driver}.*pip install 'truecount\[{extra}\]'"):
+        connect(store)
 
 
 def test_passwords_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,8 +239,8 @@ class Service:
             answer = self._post("/v3/auth/authenticate", body, None, deadline)
             with self._understanding():
                 token = answer["token"]
-                if not isinstance(token, str):
-                    raise ValueError("its token is no text")
+                if not (isinstance(token, str) and token.isascii() and token.isprintable()):
+                    raise ValueError("its token is none")
         self._token = token
         return token
 
@@ -248,9 +248,6 @@ class Service:
         self, path: str, body: bytes, token: str | None, deadline: Deadline
     ) -> dict[str, Any]:
         """Send ``body`` to the first endpoint that can be reached."""
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = token
         first = self._at
         trouble: Exception | None = None
         for turn in range(len(self._ends)):
@@ -259,7 +256,7 @@ class Service:
             at = (first + turn) % len(self._ends)
             try:
                 with self._errors():
-                    reply = self._ends[at].post(path, body, headers, self._span(deadline.left()))
+                    reply = self._ends[at].post(path, body, token, self._span(deadline.left()))
                 if reply.status != 200:
                     raise self._refusal(*reply)
                 answer = self._understood(reply.data)

@@ -136,6 +136,10 @@ class Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
+    def settimeout(self, span: float | None) -> None:
+        self._span = span
+        self._socket.settimeout(span)
+
     def sendall(self, data: Any) -> None:
         self._until = time.monotonic() + self.span
         self._limit(self.span)
@@ -158,8 +162,7 @@ class Timed:
     def _limit(self, span: float) -> None:
         """Let the socket wait ``span`` seconds, or a hundredth more."""
         if self._span is None or not span <= self._span <= 1.01 * span:
-            self._socket.settimeout(span)
-            self._span = span
+            self.settimeout(span)
 
 
 class Link:
