@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -20,6 +21,13 @@ RECORD = Record.of("5", 0, "0", Ledger.of({"somebody": "3 7 1000000 0 5 + - -"})
 LENGTH = re.compile(rb"\r\nContent-Length: (\d+).*?\r\n\r\n(.*)", re.DOTALL)
 YES = b'{"header":{"revision":"7"},"succeeded":true,"responses":[{"response_put":{}}]}'
 NO = b'{"header":{"revision":"7"},"responses":[{"response_range":{}}]}'
+
+
+INTERRUPTIONS = 300
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Talker:
@@ -49,7 +57,7 @@ class Talker:
             except OSError:
                 return
             self.connections += 1
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):  # it may not want to hear more
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for _ in range(self._answers):
                     if not self._listen(connection):
@@ -68,7 +76,7 @@ class Talker:
         return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def talking(said: bytes, *, size: int = 65_536, answers: int = 100) -> Iterator[Talker]:
     talker = Talker(said, size, answers)
     try:
@@ -96,7 +104,7 @@ def chunked(body: bytes) -> bytes:
 WHOLE = {
     "with its length": whole(YES),
     "in chunks": chunked(YES),
-    "after another that is none": b"HTTP/1.1 100 Continue\r\n\r\n" + whole(YES),
+    "in small letters": whole(YES).lower().replace(b"http/1.1 200 ok", b"HTTP/1.1 200 OK"),
     "with much before it": whole(YES, *(b"X-%d: %b" % (n, b"y" * 900) for n in range(99))),
 }
 
@@ -110,26 +118,73 @@ def test_an_answer_in_pieces(said: bytes, size: int) -> None:
         assert talker.connections == 1
 
 
+OLD = whole(YES).replace(b"HTTP/1.1", b"HTTP/1.0")
+
 LAST = {
-    "until the end": b"HTTP/1.1 200 OK\r\n\r\n" + YES,
-    "of HTTP 1.0": b"HTTP/1.0 200 OK\r\n\r\n" + YES,
-    "that says so": whole(YES, b"Connection: close"),
+    "until the end": (b"HTTP/1.1 200 OK\r\n\r\n" + YES, 1),
+    "of HTTP 1.0, until the end": (b"HTTP/1.0 200 OK\r\n\r\n" + YES, 1),
+    "of HTTP 1.0": (OLD, 100),
+    "that says so": (whole(YES, b"Connection: close"), 100),
+    "that says so in capitals": (whole(YES, b"CONNECTION: CLOSE"), 100),
 }
 
 
-@pytest.mark.parametrize("said", LAST.values(), ids=LAST)
-def test_the_last_answer_of_a_connection(said: bytes) -> None:
-    """What ends with its connection is whole, and the next request goes over another."""
-    with talking(said, answers=1) as talker:
+@pytest.mark.parametrize(("said", "answers"), LAST.values(), ids=LAST)
+def test_the_last_answer_of_a_connection(said: bytes, answers: int) -> None:
+    """After an answer that is its connection's last, the next request goes over another."""
+    with talking(said, answers=answers) as talker:
         assert replaced(talker.port, 3) == [True] * 3
         assert talker.connections == 3
 
 
-def test_an_answer_to_nothing() -> None:
-    """What comes after an answer, unasked for, does not pass for the next one."""
-    with talking(whole(YES) + whole(NO)) as talker:
-        assert replaced(talker.port, 3) == [True] * 3
-        assert talker.connections == 3
+MORE = {
+    "another answer": whole(YES) + whole(NO),
+    "the beginning of one": whole(YES) + whole(NO)[:5],
+    "something else": whole(YES) + b"\0\0",
+    "something before it": b"HTTP/1.1 100 Continue\r\n\r\n" + whole(YES),
+    "something only": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", MORE.values(), ids=MORE)
+def test_more_than_an_answer(said: bytes) -> None:
+    """What was not asked for leaves the outcome open, and never passes for another's answer."""
+    with talking(said) as talker, connect(f"etcd://127.0.0.1:{talker.port}") as store:
+        for _ in range(3):
+            with pytest.raises(Ambiguous, match="broke the connection"):
+                store.replace(ADDRESS, None, RECORD, timeout=5)
+        assert talker.connections == len(talker.requests) == 3
+
+
+@pytest.mark.parametrize("body", [200_000, 5_000_000])
+def test_a_long_answer(body: int) -> None:
+    """A long answer in many small pieces is whole."""
+    padded = b'{"header":{"revision":"7"},"succeeded":true,"responses":[{}],"x":"%b"}' % (
+        b"x" * body
+    )
+    with talking(whole(padded), size=10_000) as talker:
+        assert replaced(talker.port) == [True]
+
+
+@pytest.mark.filterwarnings("ignore:.*socket")  # the library's own, while it connects
+def test_an_interruption_comes_through() -> None:
+    """Whatever a signal's handler raises while an answer comes in, ends the call."""
+    kept = 0
+    with talking(chunked(YES)) as talker, connect(f"etcd://127.0.0.1:{talker.port}") as store:
+        store.replace(ADDRESS, None, RECORD, timeout=5)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            for turn in range(INTERRUPTIONS):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.001 + turn % 50 / 1e5)
+                    while True:
+                        store.replace(ADDRESS, None, RECORD, timeout=5)
+                except KeyboardInterrupt:
+                    kept += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert kept == INTERRUPTIONS
 
 
 CUT = {
@@ -138,7 +193,6 @@ CUT = {
     "the head": whole(YES)[: -len(YES)],
     "a part of the body": whole(YES)[:-1],
     "all but the last chunk": chunked(YES)[:-5],
-    "what comes before an answer": b"HTTP/1.1 100 Continue\r\n\r\n",
     "something else": b"SSH-2.0-OpenSSH_9.2\r\n",
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from functools import partial
+from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 from httptools import HttpResponseParser
@@ -19,8 +21,17 @@ KEPT: Final = 64
 PIECE: Final = 65_536
 """Bytes that are read at once, at most."""
 
+BEGIN: Final = b"begin"
+HEAD: Final = b"head"
+END: Final = b"end"
+"""What an answer has come to."""
+
+CONNECTION: Final = b"connection"
+LENGTHS: Final = {b"content-length", b"transfer-encoding"}
+"""The fields that tell whether there is an end to a connection, and to an answer."""
+
 FINAL: Final = 200
-"""Statuses below are of what comes before the answer."""
+"""The statuses below are for those who asked to be told more."""
 
 
 class UnreachedError(Exception):
@@ -62,17 +73,17 @@ class Connections:
         )
         connection = self._take(span)
         try:
-            answer = connection.ask(head.encode() + body)
+            reply = connection.ask(head.encode() + body)
         except BaseException:  # whatever it is: what comes here next answers this request
             connection.close()
             raise
-        if self._closed or answer.is_last or len(self._idle) >= KEPT:
+        if self._closed or connection.is_last or len(self._idle) >= KEPT:
             connection.close()
         else:
             self._idle.append(connection)
             if self._closed:  # meanwhile
                 self.close()
-        return Reply(answer.status, answer.body)
+        return reply
 
     def close(self) -> None:
         """Close those that nobody uses, and the others after their use."""
@@ -119,20 +130,45 @@ class Connections:
 class _Connection:
     """A socket on which one asks and the other answers, in turn."""
 
-    __slots__ = ("_poll", "socket")
+    __slots__ = ("_poll", "is_last", "socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
+        self.is_last = False  # nothing more is to be asked here
 
-    def ask(self, request: bytes) -> _Answer:
-        """Send ``request``, and return what is said to it."""
+    def ask(self, request: bytes) -> Reply:
+        """Send ``request``, and return what is said to it: one answer, and nothing else."""
         self.socket.sendall(request)
-        answer = _Answer()
-        while not answer.is_whole:
-            answer.feed(self.socket.recv(PIECE))
-        return answer
+        marks: list[bytes] = []
+        fields: dict[bytes, bytes] = {}
+        body: list[bytes] = []
+        # Nothing of Python's runs in the parser, which would lose what a signal's handler raises.
+        parser = HttpResponseParser(
+            SimpleNamespace(
+                on_message_begin=partial(marks.append, BEGIN),
+                on_header=fields.__setitem__,
+                on_headers_complete=partial(marks.append, HEAD),
+                on_body=body.append,
+                on_message_complete=partial(marks.append, END),
+            )
+        )
+        while END not in marks:
+            data = self.socket.recv(PIECE)
+            if data:
+                parser.feed_data(data)
+            elif HEAD in marks and not LENGTHS & _lowered(fields).keys():
+                self.is_last = True  # the answer ends where the connection does
+                break
+            else:
+                raise ConnectionError("the server hung up before it had answered")
+        reply = Reply(parser.get_status_code(), b"".join(body))
+        if marks.count(BEGIN) > 1 or reply.status < FINAL:
+            raise ConnectionError("the server says something else than an answer")
+        if parser.get_http_version() != "1.1" or b"close" in _lowered(fields).get(CONNECTION, b""):
+            self.is_last = True
+        return reply
 
     def is_quiet(self) -> bool:
         """Whether nothing has come in, which between requests could only be the end."""
@@ -142,51 +178,5 @@ class _Connection:
         self.socket.close()
 
 
-class _Answer:
-    """An answer of HTTP while it comes in. What begins with ``on_`` is what the parser calls."""
-
-    __slots__ = ("_has_length", "_parser", "body", "is_last", "is_whole", "status")
-
-    def __init__(self) -> None:
-        self._parser = HttpResponseParser(self)
-        self._has_length = False
-        self.status = 0
-        self.body = b""
-        self.is_whole = False
-        self.is_last = False  # nothing more is to be asked on its connection
-
-    def feed(self, data: bytes) -> None:
-        """Take in what was received; nothing: the other side has closed the connection."""
-        if data:
-            self._parser.feed_data(data)
-        elif self.status and not self._has_length:  # it ends where the connection does
-            self.is_whole = self.is_last = True
-        else:
-            raise ConnectionError("the server closed the connection before it had answered")
-        if self.is_whole:
-            del self._parser  # each of the two holds the other
-
-    def on_message_begin(self) -> None:
-        if self.is_whole:  # and this would pass for the next request's
-            self.is_last = True
-
-    def on_header(self, name: bytes, _: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._has_length = True
-
-    def on_headers_complete(self) -> None:
-        if not self.is_whole:
-            self.status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        if not self.is_whole:
-            self.body += body
-
-    def on_message_complete(self) -> None:
-        if self.status < FINAL:
-            self.status = 0
-            self._has_length = False
-            self.body = b""
-        elif not self.is_whole:
-            self.is_whole = True
-            self.is_last = not self._parser.should_keep_alive()
+def _lowered(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {name.lower(): value.lower() for name, value in fields.items()}
