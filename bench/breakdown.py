@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from bench.page import Section, table
 from bench.peers.load import ENGINES
 from bench.peers.model import OURS, Contender, Place
+from bench.replay import ALONE, replayed
 from truecount import Counter, Store, StoreWarning, connect
 
 __all__ = ["measure"]
@@ -24,6 +25,8 @@ CHUNK: Final = 20
 
 THREADS: Final = 32
 SECONDS: Final = 3.0
+TURNS: Final = 2_000
+"""Of each of them."""
 
 
 class Cost(NamedTuple):
@@ -50,24 +53,31 @@ def measure(advance: Callable[[float], object]) -> Section:
     for done, key in enumerate(keys):
         engine = ENGINES[key]
         with engine.start(Path.cwd()) as place:
-            costs = _alone(
-                [each for each in engine.contenders if each.name in (OURS, engine.bare)], place
-            )
+            contenders = [each for each in engine.contenders if each.name in (OURS, engine.bare)]
+            replay = replayed(key)
+            costs = _alone(contenders if replay is None else [*contenders, replay], place)
             crowded.append(_crowd_row(engine.title, _in_crowd(place.url)))
-        alone.append(_alone_row(engine.title, costs[OURS], costs[engine.bare]))
+        alone.append(_alone_row(engine.title, costs[OURS], costs[engine.bare], costs.get(ALONE)))
         advance((done + 1) / len(keys))
     text = (
         "One thread, in microseconds an add. The processor's time is that of the calling thread: "
         "Python, the driver and the system calls. What is left of the clock's is the server's, the "
-        "disk's and the network's.\n\n"
+        "disk's and the network's. The request alone is that of an add, sent again and again by "
+        "its driver, with nothing of truecount's around it: the last column is the ratio to the "
+        "bare statement that there would be then.\n\n"
         + table(
-            ("", "ours", "of it processor", "bare", "of it processor", "more", "of it processor"),
+            (
+                *("", "ours", "of it processor", "bare", "of it processor"),
+                *("more", "of it processor", "the request alone", "at best"),
+            ),
             alone,
         )
-        + f"\n\n{THREADS} threads. While a request is on its way, threads of the same process wait "
-        "for it; what an add takes besides is Python and the change from one thread to the next, "
-        "one after the other under the interpreter's lock. Where a request took no time at all, "
-        "or Python none, there would be as many adds a second as the last columns say.\n\n"
+        + f"\n\n{THREADS} threads. For one of them to wake the next and wait to be woken itself, "
+        f"and nothing else, takes {_turn():.0f} µs. While a request is on its way, threads of the "
+        "same process wait for it; what an add takes besides is Python and the change from one "
+        "thread to the next, one after the other under the interpreter's lock. Where a request "
+        "took no time at all, or Python none, there would be as many adds a second as the last "
+        "columns say.\n\n"
         + table(
             (
                 *("", "adds a second", "adds a request", "a request, µs", "besides, µs an add"),
@@ -146,9 +156,33 @@ def _time(store: Store, requests: array[float]) -> None:
     store.replace = timed(store.replace)  # type: ignore[method-assign]  # likewise
 
 
-def _alone_row(title: str, ours: Cost, bare: Cost) -> tuple[str, ...]:
+def _turn() -> float:
+    """The microseconds in which one thread of many wakes the next, and waits to be woken."""
+    gates = [threading.Lock() for _ in range(THREADS)]
+    for gate in gates:
+        gate.acquire()
+
+    def work(number: int) -> None:
+        for _ in range(TURNS):
+            gates[number].acquire()
+            gates[(number + 1) % THREADS].release()
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for worker in workers:
+        worker.start()
+    began = time.perf_counter()
+    gates[0].release()
+    for worker in workers:
+        worker.join()
+    return (time.perf_counter() - began) / (THREADS * TURNS) * 1e6
+
+
+def _alone_row(title: str, ours: Cost, bare: Cost, request: Cost | None) -> tuple[str, ...]:
     more = Cost(ours.wall - bare.wall, ours.processor - bare.processor)
-    return title, *(f"{span:,.0f}" for cost in (ours, bare, more) for span in cost)
+    figures = [f"{span:,.0f}" for cost in (ours, bare, more) for span in cost]
+    if request is None:
+        return title, *figures, "", ""
+    return title, *figures, f"{request.wall:,.0f}", f"{bare.wall / request.wall:.2f}"
 
 
 def _crowd_row(title: str, found: Crowd) -> tuple[str, ...]:

@@ -1,0 +1,165 @@
+"""The request that an add makes, sent again and again by its driver alone.
+
+So much an add would take if nothing of truecount's ran around it: with the same
+records, the same statements and scripts, and the same driver.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+import redis
+
+from bench.peers.model import Add, Contender, Place
+from truecount import Counter, Store, connect
+from truecount.change import Add as Addition
+from truecount.change import Batch
+from truecount.moment import now
+from truecount.record import Address, Record
+from truecount.settle import settle
+from truecount.stores.dynamodb.layout import replacement
+from truecount.stores.redis.layout import key_of
+from truecount.stores.redis.scripts import ADD
+from truecount.stores.simpledb.item import TIMESTAMP, layout, read_item
+from truecount.stores.sqlite import _OVERWRITE, _texts
+
+__all__ = ["ALONE", "replayed"]
+
+ALONE: Final = "the request alone"
+
+ADDRESS: Final = Address("bench", "replayed")
+
+
+def replayed(engine: str) -> Contender | None:
+    """What sends the request of an add on ``engine``, of `ENGINES`; None: nobody does."""
+    make = REQUESTS.get(engine)
+    if make is None:
+        return None
+
+    @contextmanager
+    def opened(place: Place) -> Iterator[Callable[[], Callable[[str], Add]]]:
+        with connect(place.url) as store:
+            Counter(*ADDRESS, store=store).add()
+            add = make(place, store, *_two(store))
+            yield lambda: lambda _: add
+
+    return Contender(ALONE, opened, lambda place, name: 0)
+
+
+def _two(store: Store) -> tuple[Record, Record]:
+    """The record that is there, and the one after the next add by the same writer."""
+    first = store.read(ADDRESS, timeout=None)
+    assert first is not None
+    batch = Batch(first.stamp.writer, first.stamp.number + 1, first.stamp.revision, (Addition(1),))
+    second, _ = settle(first, batch, now())
+    assert second is not None
+    return first, second
+
+
+def _sqlite(place: Place, store: Store, first: Record, second: Record) -> Add:
+    """The one of two records is put where the other is, in turn."""
+    path = place.url.removeprefix("sqlite:///").partition("?")[0]
+    sql = sqlite3.connect(path, timeout=60, isolation_level=None)
+    sql.execute("PRAGMA synchronous = FULL")
+    (row,) = sql.execute(
+        "SELECT id FROM counters WHERE domain = ? AND name = ?", ADDRESS
+    ).fetchone()
+    texts = _texts(first), _texts(second)
+    turns = itertools.cycle([(*texts[1], row, *texts[0]), (*texts[0], row, *texts[1])])
+    cursor = sql.cursor()
+
+    def add() -> None:
+        assert cursor.execute(_OVERWRITE, next(turns)).rowcount == 1
+
+    return add
+
+
+def _postgresql(place: Place, store: Store, first: Record, second: Record) -> Add:
+    """Every add has a number of its own."""
+    where = f"host=127.0.0.1 port={place.port} user=postgres dbname=postgres"
+    connection = psycopg.connect(where, autocommit=True, prepare_threshold=0)
+    statement = f"SELECT truecount.add_1({', '.join(['%s'] * 11)})"
+    numbers = itertools.count(second.stamp.number)
+
+    def add() -> None:
+        who = first.stamp.writer, next(numbers), first.stamp.revision
+        found = connection.execute(statement, (*ADDRESS, *who, 1, 0, 1, None, now(), "1600"))
+        assert found.fetchone() != (None,)
+
+    return add
+
+
+def _redis(place: Place, store: Store, first: Record, second: Record) -> Add:
+    """Likewise."""
+    client = redis.Redis(port=place.port, single_connection_client=True)
+    key = key_of("truecount", ADDRESS)
+    numbers = itertools.count(second.stamp.number)
+    name = f"{first.stamp.writer} %d {first.stamp.revision} 1 0 1 - %d 64"
+
+    def add() -> None:
+        answer: Any = client.evalsha(ADD.digest.decode(), 1, key, name % (next(numbers), now()))
+        assert answer.count(b" ") > 1, answer
+
+    return add
+
+
+def _dynamodb(place: Place, store: Store, first: Record, second: Record) -> Add:
+    """The one of two records is put where the other is, in turn."""
+    client = _client_of(store)
+    requests = [
+        {
+            "TableName": "truecount",
+            "ReturnValues": "UPDATED_NEW",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **replacement(ADDRESS, old, new),
+        }
+        for old, new in ((first, second), (second, first))
+    ]
+    turns = itertools.cycle(requests)
+    return lambda: client.update_item(**next(turns))
+
+
+def _simpledb(place: Place, store: Store, first: Record, second: Record) -> Add:
+    """Likewise."""
+    client = _client_of(store)
+    where = {"DomainName": ADDRESS.domain, "ItemName": ADDRESS.name}
+    found = client.get_attributes(**where, ConsistentRead=True)["Attributes"]
+    there = {pair["Name"]: [pair["Value"]] for pair in found}
+    item = read_item(ADDRESS, there, interop=False)
+    pairs, _ = layout(item, second, (), 0)
+    times = [there[TIMESTAMP][0], pairs[TIMESTAMP]]
+    requests = []
+    for old, new in (times, reversed(times)):
+        values = {**pairs, TIMESTAMP: new}
+        requests.append(
+            {
+                **where,
+                "Attributes": [
+                    {"Name": name, "Value": value, "Replace": True}
+                    for name, value in values.items()
+                ],
+                "Expected": {"Name": TIMESTAMP, "Value": old, "Exists": True},
+            }
+        )
+    turns = itertools.cycle(requests)
+    return lambda: client.put_attributes(**next(turns))
+
+
+def _client_of(store: Store) -> Any:
+    """The client of boto3's that ``store`` has, which is set to take less time than others."""
+    return store._service().client(None)  # type: ignore[attr-defined]  # Amazon's stores have it
+
+
+REQUESTS: Final[dict[str, Callable[[Place, Store, Record, Record], Add]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "redis": _redis,
+    "redis-memory": _redis,
+    "dynamodb": _dynamodb,
+    "simpledb": _simpledb,
+}
