@@ -1,15 +1,15 @@
 """The request that an add makes, sent again and again by its driver alone.
 
 So much an add would take if nothing of truecount's ran around it: with the same
-records, the same statements and scripts, and the same driver.
+records, the same statements and scripts, and the same driver. Not on SQLite,
+where another connection would have its own turns at the disk.
 """
 
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -26,7 +26,6 @@ from truecount.stores.dynamodb.layout import replacement
 from truecount.stores.redis.layout import key_of
 from truecount.stores.redis.scripts import ADD
 from truecount.stores.simpledb.item import TIMESTAMP, layout, read_item
-from truecount.stores.sqlite import _OVERWRITE, _texts
 
 __all__ = ["ALONE", "replayed"]
 
@@ -43,9 +42,9 @@ def replayed(engine: str) -> Contender | None:
 
     @contextmanager
     def opened(place: Place) -> Iterator[Callable[[], Callable[[str], Add]]]:
-        with connect(place.url) as store:
+        with connect(place.url) as store, ExitStack() as stack:
             Counter(*ADDRESS, store=store).add()
-            add = make(place, store, *_two(store))
+            add = make(place, store, stack, *_two(store))
             yield lambda: lambda _: add
 
     return Contender(ALONE, opened, lambda place, name: 0)
@@ -61,28 +60,10 @@ def _two(store: Store) -> tuple[Record, Record]:
     return first, second
 
 
-def _sqlite(place: Place, store: Store, first: Record, second: Record) -> Add:
-    """The one of two records is put where the other is, in turn."""
-    path = place.url.removeprefix("sqlite:///").partition("?")[0]
-    sql = sqlite3.connect(path, timeout=60, isolation_level=None)
-    sql.execute("PRAGMA synchronous = FULL")
-    (row,) = sql.execute(
-        "SELECT id FROM counters WHERE domain = ? AND name = ?", ADDRESS
-    ).fetchone()
-    texts = _texts(first), _texts(second)
-    turns = itertools.cycle([(*texts[1], row, *texts[0]), (*texts[0], row, *texts[1])])
-    cursor = sql.cursor()
-
-    def add() -> None:
-        assert cursor.execute(_OVERWRITE, next(turns)).rowcount == 1
-
-    return add
-
-
-def _postgresql(place: Place, store: Store, first: Record, second: Record) -> Add:
+def _postgresql(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """Every add has a number of its own."""
     where = f"host=127.0.0.1 port={place.port} user=postgres dbname=postgres"
-    connection = psycopg.connect(where, autocommit=True, prepare_threshold=0)
+    connection = stack.enter_context(psycopg.connect(where, autocommit=True, prepare_threshold=0))
     statement = f"SELECT truecount.add_1({', '.join(['%s'] * 11)})"
     numbers = itertools.count(second.stamp.number)
 
@@ -94,9 +75,9 @@ def _postgresql(place: Place, store: Store, first: Record, second: Record) -> Ad
     return add
 
 
-def _redis(place: Place, store: Store, first: Record, second: Record) -> Add:
+def _redis(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """Likewise."""
-    client = redis.Redis(port=place.port, single_connection_client=True)
+    client = stack.enter_context(redis.Redis(port=place.port, single_connection_client=True))
     key = key_of("truecount", ADDRESS)
     numbers = itertools.count(second.stamp.number)
     name = f"{first.stamp.writer} %d {first.stamp.revision} 1 0 1 - %d 64"
@@ -108,7 +89,7 @@ def _redis(place: Place, store: Store, first: Record, second: Record) -> Add:
     return add
 
 
-def _dynamodb(place: Place, store: Store, first: Record, second: Record) -> Add:
+def _dynamodb(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """The one of two records is put where the other is, in turn."""
     client = _client_of(store)
     requests = [
@@ -124,7 +105,7 @@ def _dynamodb(place: Place, store: Store, first: Record, second: Record) -> Add:
     return lambda: client.update_item(**next(turns))
 
 
-def _simpledb(place: Place, store: Store, first: Record, second: Record) -> Add:
+def _simpledb(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """Likewise."""
     client = _client_of(store)
     where = {"DomainName": ADDRESS.domain, "ItemName": ADDRESS.name}
@@ -155,8 +136,7 @@ def _client_of(store: Store) -> Any:
     return store._service().client(None)  # type: ignore[attr-defined]  # Amazon's stores have it
 
 
-REQUESTS: Final[dict[str, Callable[[Place, Store, Record, Record], Add]]] = {
-    "sqlite": _sqlite,
+REQUESTS: Final[dict[str, Callable[[Place, Store, ExitStack, Record, Record], Add]]] = {
     "postgresql": _postgresql,
     "redis": _redis,
     "redis-memory": _redis,

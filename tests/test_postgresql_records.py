@@ -97,9 +97,19 @@ def test_a_row_is_as_documented(store: Store, sql: psycopg.Connection[Any]) -> N
     assert sql.execute("SELECT version FROM format").fetchall() == [(1,)]
 
 
-def test_adds_as_the_oracle_does_with_many_writers(store: Store) -> None:
-    """With more writers than a record keeps, record and answer are still those of `settle`."""
+@pytest.mark.parametrize("earlier", [False, True])
+def test_adds_as_the_oracle_does_with_many_writers(
+    store: Store, sql: psycopg.Connection[Any], tmp_path: Path, *, earlier: bool
+) -> None:
+    """With more writers than a record keeps, record and answer are still those of `settle`.
+
+    So they are in a schema that has the first form of the function.
+    """
     counter(store)
+    if earlier:
+        text = Path(__file__).with_name("data").joinpath("postgresql_add_1.sql").read_text()
+        sql.execute("DROP FUNCTION add_1")
+        sql.execute(text.replace('"earlier"', schema(tmp_path)))
     for turn in range(300):
         writer = f"w{(turn // 2 * 7) % 90}"
         record = store.read(ADDRESS, timeout=5)
