@@ -16,7 +16,7 @@ from truecount.errors import (
     StoreUnavailableError,
 )
 from truecount.stores.base import Ambiguous, Deadline, beforehand
-from truecount.stores.etcd.connections import Connections, UnreachedError
+from truecount.stores.connections import Connections, Reply, UnreachedError
 
 __all__ = [
     "Found",
@@ -250,15 +250,20 @@ class Service:
         """Send ``body`` to the first endpoint that can be reached."""
         first = self._at
         trouble: Exception | None = None
+        fields = {"Content-Type": "application/json"}
+        if token is not None:
+            fields["Authorization"] = token
         for turn in range(len(self._ends)):
             if trouble is not None:
                 deadline.check()
             at = (first + turn) % len(self._ends)
             try:
                 with self._errors():
-                    reply = self._ends[at].post(path, body, token, self._span(deadline.left()))
+                    end = self._ends[at]
+                    head = {"Host": end.shown, **fields}
+                    reply = end.post(path, head, body, self._span(deadline.left()))
                 if reply.status != 200:
-                    raise self._refusal(*reply)
+                    raise self._refusal(reply)
                 answer = self._understood(reply.data)
             except UnreachedError as error:
                 trouble = error
@@ -323,8 +328,9 @@ class Service:
             )
         )
 
-    def _refusal(self, status: int, data: bytes) -> Exception:
+    def _refusal(self, reply: Reply) -> Exception:
         """What an answer says that is no 200; what is not known for sure is ambiguous."""
+        status, data, _ = reply
         try:
             body = json.loads(data)
             code = body["code"]

@@ -1,10 +1,11 @@
-"""Connections to one endpoint, kept open to be used again. Never sends anything twice."""
+"""HTTP/1.1 to one server, on connections that are kept open. Never sends anything twice."""
 
 from __future__ import annotations
 
 import select
 import socket
 import ssl
+from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Final, NamedTuple
@@ -13,7 +14,7 @@ from httptools import HttpResponseParser
 
 from truecount.errors import StoreClosedError
 
-__all__ = ["Connections", "Reply", "UnreachedError"]
+__all__ = ["Connections", "Reply", "UnreachedError", "lowered"]
 
 KEPT: Final = 64
 """Connections that are kept open while nobody uses them."""
@@ -26,9 +27,8 @@ HEAD: Final = b"head"
 END: Final = b"end"
 """What an answer has come to."""
 
-CONNECTION: Final = b"connection"
 LENGTHS: Final = {b"content-length", b"transfer-encoding"}
-"""The fields that tell whether there is an end to a connection, and to an answer."""
+"""The fields that tell where an answer ends."""
 
 FINAL: Final = 200
 """The statuses below are for those who asked to be told more."""
@@ -39,10 +39,14 @@ class UnreachedError(Exception):
 
 
 class Reply(NamedTuple):
-    """What the server says: the status of HTTP, and the body."""
+    """What the server says: the status of HTTP, the body, and the fields of the head.
+
+    The names of these are in small letters.
+    """
 
     status: int
     data: bytes
+    fields: dict[bytes, bytes]
 
 
 class Connections:
@@ -59,18 +63,16 @@ class Connections:
         self._idle: list[_Connection] = []
         self._closed = False
 
-    def post(self, path: str, body: bytes, token: str | None, span: float) -> Reply:
-        """Post ``body``, JSON; every step of it may take ``span`` seconds.
+    def post(self, path: str, fields: Mapping[str, str], body: bytes, span: float) -> Reply:
+        """Post ``body``; every step of it may take ``span`` seconds.
 
-        ``token``: that of a user, printable ASCII. Raises `UnreachedError`,
-        caused by the reason, or `ssl.SSLError` when there is no connection.
-        After whatever else, the request may have been sent.
+        ``fields`` of the head: ASCII without line breaks; with a ``Host``,
+        but for the length. Raises `UnreachedError`, caused by the reason, or
+        `ssl.SSLError` when there is no connection. After whatever else, the
+        request may have been sent.
         """
-        authorization = "" if token is None else f"Authorization: {token}\r\n"
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self.shown}\r\n{authorization}"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        lines = [f"POST {path} HTTP/1.1", *map("%s: %s".__mod__, fields.items())]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         connection = self._take(span)
         try:
             reply = connection.ask(head.encode() + body)
@@ -106,7 +108,7 @@ class Connections:
                 return connection
             connection.close()
         if self._closed:
-            raise StoreClosedError(f"etcd at {self.shown} was closed meanwhile")
+            raise StoreClosedError(f"the connections to {self.shown} were closed meanwhile")
         try:
             return _Connection(self._connected(span))
         except ssl.SSLError:
@@ -158,15 +160,16 @@ class _Connection:
             data = self.socket.recv(PIECE)
             if data:
                 parser.feed_data(data)
-            elif HEAD in marks and not LENGTHS & _lowered(fields).keys():
+            elif HEAD in marks and not LENGTHS & lowered(fields).keys():
                 self.is_last = True  # the answer ends where the connection does
                 break
             else:
                 raise ConnectionError("the server hung up before it had answered")
-        reply = Reply(parser.get_status_code(), b"".join(body))
+        reply = Reply(parser.get_status_code(), b"".join(body), lowered(fields))
         if marks.count(BEGIN) > 1 or reply.status < FINAL:
             raise ConnectionError("the server says something else than an answer")
-        if parser.get_http_version() != "1.1" or b"close" in _lowered(fields).get(CONNECTION, b""):
+        connection = reply.fields.get(b"connection", b"").lower()
+        if parser.get_http_version() != "1.1" or b"close" in connection:
             self.is_last = True
         return reply
 
@@ -178,5 +181,6 @@ class _Connection:
         self.socket.close()
 
 
-def _lowered(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return {name.lower(): value.lower() for name, value in fields.items()}
+def lowered(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The fields of a head, their names in small letters."""
+    return {name.lower(): value for name, value in fields.items()}
