@@ -91,49 +91,35 @@ def _redis(place: Place, store: Store, stack: ExitStack, first: Record, second: 
 
 def _dynamodb(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """The one of two records is put where the other is, in turn."""
-    client = _client_of(store)
-    requests = [
-        {
-            "TableName": "truecount",
-            "ReturnValues": "UPDATED_NEW",
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            **replacement(ADDRESS, old, new),
-        }
-        for old, new in ((first, second), (second, first))
-    ]
+    service = _service_of(store)
+    requests = [replacement(ADDRESS, old, new) for old, new in ((first, second), (second, first))]
     turns = itertools.cycle(requests)
-    return lambda: client.update_item(**next(turns))
+
+    def add() -> None:
+        assert service.update(next(turns), ALONE, None) == (True, None)
+
+    return add
 
 
 def _simpledb(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
     """Likewise."""
-    client = _client_of(store)
-    where = {"DomainName": ADDRESS.domain, "ItemName": ADDRESS.name}
-    found = client.get_attributes(**where, ConsistentRead=True)["Attributes"]
-    there = {pair["Name"]: [pair["Value"]] for pair in found}
+    service = _service_of(store)
+    there = service.get(ADDRESS, None)
     item = read_item(ADDRESS, there, interop=False)
     pairs, _ = layout(item, second, (), 0)
     times = [there[TIMESTAMP][0], pairs[TIMESTAMP]]
-    requests = []
-    for old, new in (times, reversed(times)):
-        values = {**pairs, TIMESTAMP: new}
-        requests.append(
-            {
-                **where,
-                "Attributes": [
-                    {"Name": name, "Value": value, "Replace": True}
-                    for name, value in values.items()
-                ],
-                "Expected": {"Name": TIMESTAMP, "Value": old, "Exists": True},
-            }
-        )
-    turns = itertools.cycle(requests)
-    return lambda: client.put_attributes(**next(turns))
+    turns = itertools.cycle([times, times[::-1]])
+
+    def add() -> None:
+        old, new = next(turns)
+        assert service.put(ADDRESS, {**pairs, TIMESTAMP: new}, (TIMESTAMP, old), None)
+
+    return add
 
 
-def _client_of(store: Store) -> Any:
-    """The client of boto3's that ``store`` has, which is set to take less time than others."""
-    return store._service().client(None)  # type: ignore[attr-defined]  # Amazon's stores have it
+def _service_of(store: Store) -> Any:
+    """What sends the requests of ``store``, which boto3 would take longer for."""
+    return store._service()  # type: ignore[attr-defined]  # Amazon's stores have it
 
 
 REQUESTS: Final[dict[str, Callable[[Place, Store, ExitStack, Record, Record], Add]]] = {

@@ -229,7 +229,9 @@ def test_without_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("boto3", "simpledb://us-east-1", "simpledb"),
         ("boto3", "dynamodb://us-east-1/table", "dynamodb"),
+        ("httptools", "dynamodb://us-east-1/table", "dynamodb"),
         ("httptools", "etcd://127.0.0.1", "etcd"),
+        ("httptools", "simpledb://us-east-1", "simpledb"),
         ("psycopg", "postgresql://127.0.0.1/shop", "postgresql"),
         ("redis", "redis://127.0.0.1", "redis"),
     ],
@@ -241,7 +243,7 @@ def test_a_missing_extra_is_named(
     for module in list(sys.modules):
         if module.partition(".")[0] == driver:
             monkeypatch.setitem(sys.modules, module, None)
-        elif module.startswith(("truecount.stores.aws", f"truecount.stores.{extra}")):
+        elif module.startswith(tuple(f"truecount.stores.{n}" for n in ("aws", "conn", extra))):
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(MissingDriverError, match=rf"{driver}.*pip install 'truecount\[{extra}\]'"):

@@ -1,4 +1,4 @@
-"""The DynamoDB store, through boto3, on two independent servers."""
+"""The DynamoDB store, on two independent servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SimpleDB store, through boto3, on SimpleDB Local."""
+"""The SimpleDB store, on SimpleDB Local."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from typing import Any, Final
 from truecount import moment
 from truecount.errors import DamagedRecordError, StoreURLError
 from truecount.record import Address, Record
-from truecount.stores.aws import AmazonStore, client_at, is_place
+from truecount.stores.aws import AmazonStore, is_place
+from truecount.stores.aws.clients import client_at
 from truecount.stores.base import patiently
 from truecount.stores.dynamodb.layout import (
     COUNTERS,
@@ -120,13 +121,13 @@ class DynamoDBStore(AmazonStore[DynamoDB]):
             "ExpressionAttributeNames": {f"#{n}": n for n in ("item", "deleted", "domain")},
             "ExpressionAttributeValues": {":counters": {"S": COUNTERS}, ":no": {"BOOL": False}},
         }
-        found = self._service().find("scan", request, self.timeout)
+        found = self._service().find("Scan", request, self.timeout)
         return iter(sorted({item["domain"]["S"] for item in found}))
 
     def snapshot(self, domain: str) -> dict[str, int]:
         values = {}
         request = _begins(domain, COUNTERS)
-        for item in self._service().find("query", request, self.timeout):
+        for item in self._service().find("Query", request, self.timeout):
             name = name_of(item)
             record = read_counter(Address(domain, name), item)
             if not record.deleted:
@@ -141,7 +142,7 @@ class DynamoDBStore(AmazonStore[DynamoDB]):
             "ExpressionAttributeValues": {":counters": {"S": COUNTERS}, ":yes": {"BOOL": True}},
         }
         gone = 0
-        for item in list(service.find("scan", request, self.timeout)):
+        for item in list(service.find("Scan", request, self.timeout)):
             address = Address(item["domain"]["S"], name_of(item))
             # Whose a damaged one is now, is for those to find out who count with it.
             with contextlib.suppress(DamagedRecordError):
@@ -165,7 +166,7 @@ class DynamoDBStore(AmazonStore[DynamoDB]):
         request["FilterExpression"] = "#expires>:now"
         request["ExpressionAttributeNames"] |= {"#expires": EXPIRES}
         request["ExpressionAttributeValues"] |= {":now": {"N": str(moment.now())}}
-        return any(True for _ in self._service().find("query", request, self.timeout))
+        return any(True for _ in self._service().find("Query", request, self.timeout))
 
     def _new_service(self) -> DynamoDB:
         return DynamoDB(self._where, self._read_timeout, self._make, self._table, self._creates)

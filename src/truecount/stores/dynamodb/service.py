@@ -1,8 +1,9 @@
-"""DynamoDB's requests, through boto3, and what their errors mean."""
+"""DynamoDB's requests, and what their errors mean."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,8 +18,9 @@ from truecount.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from truecount.stores.aws import Said, Service, genuine
+from truecount.stores.aws.service import Said, Service
 from truecount.stores.base import Ambiguous, Deadline, beforehand, patiently
+from truecount.stores.connections import Reply
 from truecount.stores.dynamodb.layout import Item, Request
 
 __all__ = ["DynamoDB"]
@@ -103,7 +105,7 @@ class DynamoDB(Service):
 
     def get(self, key: Request, what: str, timeout: float | None) -> Item | None:
         """An item, as it is now."""
-        answer = self._ask("get_item", {"Key": key, "ConsistentRead": True}, what, timeout)
+        answer = self._ask("GetItem", {"Key": key, "ConsistentRead": True}, what, timeout)
         item: Item | None = answer.get("Item")
         return item
 
@@ -112,7 +114,7 @@ class DynamoDB(Service):
     ) -> list[Item | None]:
         """Several items, as they are at one instant."""
         gets = [{"Get": self._named(Key=key)} for key in keys]
-        answer = self._ask("transact_get_items", {"TransactItems": gets}, what, timeout)
+        answer = self._ask("TransactGetItems", {"TransactItems": gets}, what, timeout)
         with self.errors(what):
             items = [found.get("Item") for found in answer["Responses"]]
             if len(items) != len(keys):
@@ -130,7 +132,7 @@ class DynamoDB(Service):
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
         try:
-            answer = self._ask("update_item", request, what, timeout)
+            answer = self._ask("UpdateItem", request, what, timeout)
         except Failed as failed:
             return False, failed.item
         if answer.get("Attributes", {}).get("stamp") != stamp:
@@ -146,9 +148,9 @@ class DynamoDB(Service):
         writes = [{"Update": self._named(**update)}]
         writes += [{"Put": self._named(**put)} for put in puts]
         try:
-            # The ClientRequestToken that boto3 adds is another one each time: what keeps a
-            # repetition from counting is the condition, also when ten minutes have passed.
-            self._ask("transact_write_items", {"TransactItems": writes}, what, timeout)
+            # No ClientRequestToken: what keeps a repetition from counting is the condition,
+            # also when ten minutes have passed.
+            self._ask("TransactWriteItems", {"TransactItems": writes}, what, timeout)
         except Failed:
             return False
         return True
@@ -156,7 +158,7 @@ class DynamoDB(Service):
     def delete(self, key: Request, condition: Request, what: str, timeout: float | None) -> bool:
         """Delete an item: whether the condition held."""
         try:
-            self._ask("delete_item", {"Key": key, **condition}, what, timeout)
+            self._ask("DeleteItem", {"Key": key, **condition}, what, timeout)
         except Failed:
             return False
         return True
@@ -181,13 +183,16 @@ class DynamoDB(Service):
         what = f"a list of items in {self._shown}"
         answer = self._ask(operation, {**request, "ConsistentRead": True}, what, timeout)
         with self.errors(what):
-            return answer["Items"], answer.get("LastEvaluatedKey")
+            items = answer["Items"]
+            if not isinstance(items, list):
+                raise ValueError("the answer is none")
+            return items, answer.get("LastEvaluatedKey")
 
     # The table
 
     def _ask(self, operation: str, request: Request, what: str, timeout: float | None) -> Any:
         """The answer to a request, repeated once the table is there."""
-        if not operation.startswith("transact"):
+        if not operation.startswith("Transact"):
             request = self._named(**request)
         deadline = Deadline(timeout)
         with contextlib.suppress(Missing):
@@ -197,9 +202,19 @@ class DynamoDB(Service):
         return self._answer(operation, request, what, deadline.left())
 
     def _answer(self, operation: str, request: Request, what: str, timeout: float | None) -> Any:
-        client = self.client(timeout)
-        with self.errors(what):
-            return genuine(getattr(client, operation)(**request))
+        fields = {
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+        }
+        reply = self.post(operation, fields, json.dumps(request).encode(), what, timeout)
+        named = b"x-amzn-requestid" in reply.fields  # else it is a proxy's, also with a 200
+        if reply.status == 200 and named:
+            with self.errors(what):
+                answer = json.loads(reply.data)
+                if not isinstance(answer, dict):
+                    raise ValueError("the answer is none")
+                return answer
+        raise self.answered(_said(operation, reply), named, what)
 
     def _prepare(self, deadline: Deadline) -> None:
         """Wait until the table is active, and create it when it is missing, if that is wanted."""
@@ -221,7 +236,7 @@ class DynamoDB(Service):
 
     def _status(self, deadline: Deadline) -> str | None:
         try:
-            answer = self._answer("describe_table", self._named(), self._shown, deadline.left())
+            answer = self._answer("DescribeTable", self._named(), self._shown, deadline.left())
         except Missing:
             return None
         with self.errors(self._shown):
@@ -230,14 +245,14 @@ class DynamoDB(Service):
     def _create(self, deadline: Deadline) -> None:
         """Create the table, unless another process is about to."""
         with contextlib.suppress(Already):
-            self._answer("create_table", self._named(**SCHEMA), self._shown, deadline.left())
+            self._answer("CreateTable", self._named(**SCHEMA), self._shown, deadline.left())
 
     def _let_receipts_expire(self, deadline: Deadline) -> None:
         """Have DynamoDB remove receipts of keys some time after their end."""
         specification = {"Enabled": True, "AttributeName": "ttl"}
         request = self._named(TimeToLiveSpecification=specification)
         with contextlib.suppress(Already, Unable):
-            self._answer("update_time_to_live", request, self._shown, deadline.left())
+            self._answer("UpdateTimeToLive", request, self._shown, deadline.left())
 
     def _named(self, **request: Any) -> Request:
         return {"TableName": self._table, **request}
@@ -266,7 +281,7 @@ class DynamoDB(Service):
         if code in FAILED or (invalid and "document path" in text):
             # The path leads to a writer's line: somebody else has removed them all.
             failed = Failed(f"{what}: {text}")
-            failed.item = said.response.get("Item")
+            failed.item = said.body.get("Item")
             return failed
         if code == "TransactionCanceledException":
             return self._cancelled(said, what)
@@ -298,7 +313,7 @@ class DynamoDB(Service):
         """What it means that nothing of a transaction was done."""
         reasons = [
             said._replace(code=reason.get("Code", ""), text=reason.get("Message", ""))
-            for reason in said.response.get("CancellationReasons", ())
+            for reason in said.body.get("CancellationReasons", ())
             if reason.get("Code") not in (None, "None")
         ]
         if not reasons:
@@ -313,3 +328,14 @@ class DynamoDB(Service):
             f"{self.shown} knows no TransactWriteItems and TransactGetItems, without which an "
             "idempotency key cannot be kept together with the change: nothing was written"
         )
+
+
+def _said(operation: str, reply: Reply) -> Said:
+    """What an answer says that is an error, or nobody's."""
+    try:
+        body = json.loads(reply.data)
+        code = str(body.get("__type", "")).rpartition("#")[2]
+        text = str(body.get("message") or body.get("Message") or code)
+    except Exception:  # it is no answer of DynamoDB's
+        body, code, text = {}, "", reply.data.decode(errors="replace").strip()
+    return Said(code, text[:500], reply.status, operation, body)

@@ -1,14 +1,14 @@
-"""SimpleDB's requests, through boto3, and what their errors mean."""
+"""SimpleDB's requests, and what their errors mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from truecount.errors import (
     DamagedRecordError,
@@ -18,15 +18,23 @@ from truecount.errors import (
     StoreURLError,
 )
 from truecount.record import Address
-from truecount.stores.aws import Said, Service, client_at, genuine
-from truecount.stores.base import Ambiguous, beforehand, patiently
+from truecount.stores.aws.clients import client_at
+from truecount.stores.aws.service import Said, Service
+from truecount.stores.base import Ambiguous, Deadline, beforehand, patiently
 
 __all__ = ["Condition", "SimpleDB", "simpledb_at"]
 
 Condition: TypeAlias = "tuple[str, str | None] | None"
 """An attribute and its only value; None stands for an attribute that is not there."""
 
+Form: TypeAlias = dict[str, str]
+"""A request: parameters by name."""
+
 _Found: TypeAlias = tuple[str, dict[str, list[str]]]
+
+VERSION: Final = "2009-04-15"
+
+FIELDS: Final = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 
 FAILED: Final = frozenset({"ConditionalCheckFailed", "AttributeDoesNotExist"})
 
@@ -40,6 +48,14 @@ FULL: Final = frozenset(
 BUSY: Final = frozenset(
     {"RequestTimeout", "QueryTimeout", "RequestThrottled", "Throttling", "ThrottlingException"}
 )
+
+
+class Failed(StoreError):
+    """The condition of a write did not hold."""
+
+
+class NoSuchDomain(StoreUnavailableError):
+    """The domain is not there, or not there yet."""
 
 
 def simpledb_at(region: str, endpoint: str | None, config: Config) -> Any:
@@ -62,17 +78,15 @@ class SimpleDB(Service):
 
         ``domain_is_there``: it is known to be, whatever SimpleDB says.
         """
-        client = self.client(timeout)
+        request = {**_place(address), "ConsistentRead": "true"}
+        try:
+            answer = self._ask("GetAttributes", request, _item(address), timeout)
+        except NoSuchDomain:
+            if domain_is_there:
+                raise
+            return {}
         with self.errors(_item(address)):
-            try:
-                answer = client.get_attributes(
-                    DomainName=address.domain, ItemName=address.name, ConsistentRead=True
-                )
-            except client.exceptions.NoSuchDomain:
-                if domain_is_there:
-                    raise
-                return {}
-            return _attributes(genuine(answer))
+            return _attributes(_result(answer))
 
     def put(
         self,
@@ -87,41 +101,32 @@ class SimpleDB(Service):
 
         ``creates``: the domain too, when it is missing.
         """
-        client = self.client(timeout)
-        request = {
-            "DomainName": address.domain,
-            "ItemName": address.name,
-            "Attributes": [{"Name": n, "Value": v, "Replace": True} for n, v in pairs.items()],
-            **_expected(condition),
-        }
-        with self.errors(_item(address)):
-            try:
-                return _conditionally(client.put_attributes, request)
-            except client.exceptions.NoSuchDomain:
-                if not creates:
-                    raise
-        with beforehand(), self.errors(f"SimpleDB domain {address.domain!r}"):
-            genuine(client.create_domain(DomainName=address.domain))
-        with self.errors(_item(address)):
-            return _conditionally(client.put_attributes, request)
+        request = _place(address) | _expected(condition)
+        for number, (name, value) in enumerate(pairs.items(), 1):
+            request |= _pair(f"Attribute.{number}", name, value)
+            request[f"Attribute.{number}.Replace"] = "true"
+        deadline = Deadline(timeout)
+        try:
+            return self._conditionally("PutAttributes", request, address, timeout)
+        except NoSuchDomain:
+            if not creates:
+                raise
+        with beforehand():
+            domain = {"DomainName": address.domain}
+            what = f"SimpleDB domain {address.domain!r}"
+            self._ask("CreateDomain", domain, what, deadline.left())
+        return self._conditionally("PutAttributes", request, address, deadline.left())
 
     def add_many(
         self, domain: str, items: Mapping[str, Mapping[str, str]], timeout: float | None
     ) -> None:
         """Add to up to 25 items, without a condition, all or none."""
-        client = self.client(timeout)
-        with self.errors(f"SimpleDB domain {domain!r}"):
-            answer = client.batch_put_attributes(
-                DomainName=domain,
-                Items=[
-                    {
-                        "Name": item,
-                        "Attributes": [{"Name": n, "Value": v} for n, v in pairs.items()],
-                    }
-                    for item, pairs in items.items()
-                ],
-            )
-            genuine(answer)
+        request = {"DomainName": domain}
+        for place, (item, pairs) in enumerate(items.items(), 1):
+            request[f"Item.{place}.ItemName"] = item
+            for number, (name, value) in enumerate(pairs.items(), 1):
+                request |= _pair(f"Item.{place}.Attribute.{number}", name, value)
+        self._ask("BatchPutAttributes", request, f"SimpleDB domain {domain!r}", timeout)
 
     def delete(
         self,
@@ -131,51 +136,77 @@ class SimpleDB(Service):
         timeout: float | None,
     ) -> bool:
         """Delete those pairs, if ``condition`` holds: whether it did."""
-        client = self.client(timeout)
-        request = {
-            "DomainName": address.domain,
-            "ItemName": address.name,
-            "Attributes": [{"Name": n, "Value": v} for n, v in pairs],
-            **_expected(condition),
-        }
-        with self.errors(_item(address)):
-            return _conditionally(client.delete_attributes, request)
+        request = _place(address) | _expected(condition)
+        for number, (name, value) in enumerate(pairs, 1):
+            request |= _pair(f"Attribute.{number}", name, value)
+        return self._conditionally("DeleteAttributes", request, address, timeout)
 
     def select(self, expression: str, timeout: float | None) -> Iterator[_Found]:
         """The items that ``expression`` finds, consistently: (name, attributes).
 
         Each page is asked for patiently, for ``timeout`` seconds.
         """
-        token = ""
-        while True:
-            items, token = patiently(partial(self._page, expression, token), timeout)
-            yield from items
-            if not token:
-                return
+        request = {"SelectExpression": expression, "ConsistentRead": "true"}
+        what = f"the query {expression!r}"
+        for page in self._pages("Select", request, what, timeout):
+            with self.errors(what):
+                found = [(_text(item, "Name"), _attributes(item)) for item in page]
+            yield from found
 
     def domains(self, timeout: float | None) -> list[str]:
         """The names of all domains, asked for as patiently."""
-        return patiently(self._domains, timeout)
+        pages = self._pages("ListDomains", {}, "the list of domains", timeout)
+        return [name.text or "" for page in pages for name in page]
 
     # Parts of them
 
-    def _page(self, expression: str, token: str) -> tuple[list[_Found], str]:
-        client = self.client(None)
-        further = {"NextToken": token} if token else {}
-        with self.errors(f"the query {expression!r}"):
-            try:
-                answer = client.select(SelectExpression=expression, ConsistentRead=True, **further)
-            except client.exceptions.NoSuchDomain:
-                return [], ""
-            items = genuine(answer).get("Items", ())
-            found = [(item["Name"], _attributes(item)) for item in items]
-            return found, answer.get("NextToken", "")
+    def _pages(
+        self, action: str, request: Form, what: str, timeout: float | None
+    ) -> Iterator[list[Element]]:
+        """The elements of a list, a page after the other."""
+        token: str | None = ""
+        while token is not None:
+            page = partial(self._page, action, request, token, what)
+            elements, token = patiently(page, timeout)
+            yield elements
 
-    def _domains(self) -> list[str]:
-        client = self.client(None)
-        with self.errors("the list of domains"):
-            pages = client.get_paginator("list_domains").paginate()
-            return [name for page in pages for name in genuine(page).get("DomainNames", ())]
+    def _page(
+        self, action: str, request: Form, token: str, what: str
+    ) -> tuple[list[Element], str | None]:
+        """What is on the page that ``token`` leads to, and what leads to the next."""
+        further = {"NextToken": token} if token else {}
+        try:
+            answer = self._ask(action, request | further, what, None)
+        except NoSuchDomain:
+            return [], None
+        with self.errors(what):
+            result = _result(answer)
+        elements = [each for each in result if not each.tag.endswith("}NextToken")]
+        return elements, result.findtext("{*}NextToken") or None
+
+    def _conditionally(
+        self, action: str, request: Form, address: Address, timeout: float | None
+    ) -> bool:
+        try:
+            self._ask(action, request, _item(address), timeout)
+        except Failed:
+            return False
+        return True
+
+    def _ask(self, action: str, request: Form, what: str, timeout: float | None) -> Element:
+        """The answer to a request."""
+        form = {"Action": action, "Version": VERSION, **request}
+        reply = self.post(action, FIELDS, form, what, timeout)
+        try:
+            answer = fromstring(reply.data)  # noqa: S314  # expat has limits; botocore does so too
+        except ParseError:  # it is no answer of SimpleDB's
+            answer = Element(reply.data.decode(errors="replace").strip())
+        if reply.status == 200 and answer.findtext("{*}ResponseMetadata/{*}RequestId"):
+            return answer
+        code = answer.findtext("{*}Errors/{*}Error/{*}Code") or ""
+        text = answer.findtext("{*}Errors/{*}Error/{*}Message") or code or answer.tag
+        named = bool(answer.findtext("{*}RequestID"))  # else it is a proxy's, also with a 200
+        raise self.answered(Said(code, text[:500], reply.status, action, None), named, what)
 
     # Errors
 
@@ -184,8 +215,10 @@ class SimpleDB(Service):
         if code in BUSY:
             # It may have been done all the same.
             return Ambiguous(StoreUnavailableError(f"{self.shown} is unavailable: {text}"))
+        if code in FAILED:
+            return Failed(f"{what}: {text}")
         if code == "NoSuchDomain":
-            return StoreUnavailableError(f"{what}: the domain is not there, or not there yet")
+            return NoSuchDomain(f"{what}: the domain is not there, or not there yet")
         if code == "MultiValuedAttribute":
             return DamagedRecordError(f"{what}: {text}. Remove the other values")
         if code in FULL:
@@ -202,27 +235,40 @@ def _item(address: Address) -> str:
     return f"item {address.name!r} in SimpleDB domain {address.domain!r}"
 
 
-def _conditionally(operation: Any, request: dict[str, Any]) -> bool:
-    try:
-        genuine(operation(**request))
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in FAILED:
-            return False
-        raise
-    return True
+def _place(address: Address) -> Form:
+    return {"DomainName": address.domain, "ItemName": address.name}
 
 
-def _expected(condition: Condition) -> dict[str, Any]:
+def _pair(place: str, name: str, value: str) -> Form:
+    return {f"{place}.Name": name, f"{place}.Value": value}
+
+
+def _expected(condition: Condition) -> Form:
     if condition is None:
         return {}
     name, value = condition
     if value is None:
-        return {"Expected": {"Name": name, "Exists": False}}
-    return {"Expected": {"Name": name, "Value": value, "Exists": True}}
+        return {"Expected.Name": name, "Expected.Exists": "false"}
+    return _pair("Expected", name, value) | {"Expected.Exists": "true"}
 
 
-def _attributes(answer: Mapping[str, Any]) -> dict[str, list[str]]:
+def _result(answer: Element) -> Element:
+    """What an answer holds besides who has answered."""
+    result = answer[0]
+    if not result.tag.endswith("Result"):
+        raise ValueError("it holds no result")
+    return result
+
+
+def _attributes(item: Element) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for attribute in answer.get("Attributes", ()):
-        found.setdefault(attribute["Name"], []).append(attribute["Value"])
+    for attribute in item.iterfind("{*}Attribute"):
+        found.setdefault(_text(attribute, "Name"), []).append(_text(attribute, "Value"))
     return found
+
+
+def _text(element: Element, name: str) -> str:
+    text = element.findtext(f"{{*}}{name}")
+    if text is None:
+        raise ValueError(f"it lacks a {name}")
+    return text
