@@ -18,6 +18,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import ClientError
 from tools.installed import dynalite
 
 import workers
@@ -474,7 +475,17 @@ UNCLEAR = {
     "a gateway's 413": page("413 Content Too Large", b"<html>413</html>"),
     "a gateway's 502": page("502 Bad Gateway", b"bad gateway"),
     "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "a refusal under 200": answer("ConditionalCheckFailedException", "200 OK"),
+    "a refusal under 302": answer("ConditionalCheckFailedException", "302 Found"),
+    "no code": page("400 Bad Request", b'{"__type": null}', b"x-amzn-RequestId: 1\r\n"),
+    "no reasons": answer("TransactionCanceledException", CancellationReasons=None),
+    "strange reasons": answer("TransactionCanceledException", CancellationReasons=[5]),
 }
+STRANGERS = {
+    "no attributes": page("200 OK", b'{"Attributes": null}', b"x-amzn-RequestId: 1\r\n"),
+    "no map": page("200 OK", b'{"Attributes": [5]}', b"x-amzn-RequestId: 1\r\n"),
+}
+"""Other requests may be answered so."""
 DEFINITE = {
     "denied": (answer("AccessDeniedException"), "(?s)'{}'.*credentials"),
     "unknown client": (answer("UnrecognizedClientException"), "(?s)'{}'.*credentials"),
@@ -525,6 +536,7 @@ NOT_THESE = {
     "nothing": page("200 OK", b"{}", b"x-amzn-RequestId: 1\r\n"),
     "nulls": page("200 OK", b'{"Responses": [null, null]}', b"x-amzn-RequestId: 1\r\n"),
     "too few": page("200 OK", b'{"Responses": [{}]}', b"x-amzn-RequestId: 1\r\n"),
+    "no items": page("200 OK", b'{"Responses": [5], "Items": [5]}', b"x-amzn-RequestId: 1\r\n"),
     "no lists": page("200 OK", b'{"Responses": 5, "Items": 5}', b"x-amzn-RequestId: 1\r\n"),
 }
 
@@ -559,13 +571,16 @@ def test_a_refusal(moto: Moto, name: str, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "keyed"),
     # The answer to a transaction says no more than that it was done.
-    [*((w, False) for w in UNCLEAR), *((w, True) for w in UNCLEAR if w != "another answer")],
+    [
+        *((w, False) for w in (*UNCLEAR, *STRANGERS)),
+        *((w, True) for w in UNCLEAR if w != "another answer"),
+    ],
 )
 def test_an_unclear_answer_to_a_write(moto: Moto, name: str, what: str, keyed: bool) -> None:
     """What is not DynamoDB's clear word proves nothing: the change is applied once."""
     with Proxy(moto.port) as proxy, connect(through(proxy)) as store:
         c = Counter(DOMAIN, name, 5, store=store)
-        proxy.lose(1, is_write, UNCLEAR[what])
+        proxy.lose(1, is_write, (UNCLEAR | STRANGERS)[what])
         receipt = c.add(2, key="K" if keyed else None)
         assert (receipt.before, receipt.after, receipt.replayed) == (5, 7, False)
         assert proxy.lost == 1
@@ -611,6 +626,18 @@ def test_a_reply_that_a_forward_proxy_loses(
         assert (receipt.before, receipt.after, receipt.replayed) == (1, 11, False)
         assert forward.lost == 1
         assert c.refresh() == 11
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_an_answer_that_a_forward_proxy_cuts_off(
+    moto: Moto, name: str, forward: Proxy, where: str
+) -> None:
+    """What arrives of it does not say that there is no counter."""
+    with connect(f"{moto.store}&timeout=22") as store:
+        c = Counter(DOMAIN, name, 5, store=store)
+        forward.lose(1, is_read, CUTS[where])
+        assert c.refresh() == 5
+        assert forward.lost == 1
 
 
 @pytest.mark.parametrize("keyed", [False, True])
@@ -753,6 +780,35 @@ def test_credentials_that_are_renewed(moto: Moto, name: str) -> None:
         store.close()
     used = {r.partition(b"Credential=AKID")[2].partition(b"/")[0] for r in seen}
     assert len(used) == len(seen) == 4
+
+
+class Unrenewed(Credentials):  # type: ignore[misc]  # likewise
+    """Credentials of which somebody says that nobody may have them."""
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        metadata = {"HTTPStatusCode": 403, "RequestId": "1"}
+        denied = {"Code": "AccessDenied", "Message": "not for you"}
+        raise ClientError({"Error": denied, "ResponseMetadata": metadata}, "AssumeRole")
+
+
+def test_credentials_that_are_not_given(moto: Moto) -> None:
+    """Nothing was sent, and nothing will be: it is told at once."""
+    with Proxy(moto.port) as proxy, bare(proxy.port) as client:
+        client._request_signer._credentials = Unrenewed("AKID", "secret")
+        with connect(client) as store, pytest.raises(StoreError, match="not for you") as caught:
+            Counter(DOMAIN, "counter", store=store)
+        assert type(caught.value) is StoreError
+        assert proxy.requests == 0
+
+
+def test_a_token_of_two_lines(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials do not bring fields of their own into a request."""
+    for variable in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{variable}", "local")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token\r\nX-Field: 1")
+    url = f"{moto.store}&timeout=0.1"
+    with connect(url) as store, pytest.raises(StoreError, match="more than one line"):
+        Counter(DOMAIN, "counter", store=store)
 
 
 class TLSMoto(Moto):

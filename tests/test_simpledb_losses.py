@@ -33,6 +33,19 @@ def page(status: str, text: bytes) -> bytes:
     return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(text), text)
 
 
+def said(action: str, result: str) -> bytes:
+    """An answer of SimpleDB's."""
+    result = f"<{action}Result>{result}</{action}Result>"
+    end = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>"
+    space = "http://sdb.amazonaws.com/doc/2009-04-15/"
+    text = f'<{action}Response xmlns="{space}">{result}{end}</{action}Response>'
+    return page("200 OK", text.encode())
+
+
+REFUSAL = (
+    b"<Response><Errors><Error><Code>ConditionalCheckFailed</Code><Message>no</Message></Error>"
+    b"</Errors><RequestID>1</RequestID></Response>"
+)
 STRANGE = {
     "cut in the middle": b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<PutAttr",
     "a portal's page": page("200 OK", b"<html><body>Welcome</body></html>"),
@@ -43,6 +56,17 @@ STRANGE = {
     "a gateway's 302": page("302 Found", b""),
     "a gateway's 502": page("502 Bad Gateway", b"bad gateway"),
     "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "a refusal under 200": page("200 OK", REFUSAL),
+    "a refusal under 302": page("302 Found", REFUSAL),
+    "a portal's page in Chinese": page("200 OK", b"<?xml version='1.0' encoding='Shift_JIS'?><a/>"),
+    "a code that nobody knows": page("200 OK", b"<?xml version='1.0' encoding='nobody'?><a/>"),
+    "an item without a name": said("Select", "<Item><Attribute/></Item>"),
+    "the answer to another question": said("DomainMetadata", ""),
+    "an answer without a result": page(
+        "200 OK",
+        b"<GetAttributesResponse><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>"
+        b"</GetAttributesResponse>",
+    ),
 }
 
 

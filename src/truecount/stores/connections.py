@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 from httptools import HttpResponseParser
 
-from truecount.errors import StoreClosedError
+__all__ = ["Connections", "Reply", "UnreachedError"]
 
-__all__ = ["Connections", "Reply", "UnreachedError", "lowered"]
+LONGEST: Final = 5.0
+"""Seconds that a connection may take to be made, where answers may take longer."""
 
 KEPT: Final = 64
 """Connections that are kept open while nobody uses them."""
@@ -66,13 +67,14 @@ class Connections:
     def post(self, path: str, fields: Mapping[str, str], body: bytes, span: float) -> Reply:
         """Post ``body``; every step of it may take ``span`` seconds.
 
-        ``fields`` of the head: ASCII without line breaks; with a ``Host``,
-        but for the length. Raises `UnreachedError`, caused by the reason, or
-        `ssl.SSLError` when there is no connection. After whatever else, the
-        request may have been sent.
+        ``fields`` of the head: all but the length. Raises `UnreachedError`,
+        caused by the reason, or `ssl.SSLError` when there is no connection.
+        After whatever else, the request may have been sent.
         """
         lines = [f"POST {path} HTTP/1.1", *map("%s: %s".__mod__, fields.items())]
         head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+        if head.count("\n") != len(lines) + 2:
+            raise UnreachedError("a field of the request has more than one line")
         connection = self._take(span)
         try:
             reply = connection.ask(head.encode() + body)
@@ -108,9 +110,11 @@ class Connections:
                 return connection
             connection.close()
         if self._closed:
-            raise StoreClosedError(f"the connections to {self.shown} were closed meanwhile")
+            raise UnreachedError(f"the connections to {self.shown} were closed meanwhile")
         try:
-            return _Connection(self._connected(span))
+            connection = _Connection(self._connected(min(span, LONGEST)))
+            connection.socket.settimeout(span)
+            return connection
         except ssl.SSLError:
             raise
         except OSError as error:
@@ -160,12 +164,12 @@ class _Connection:
             data = self.socket.recv(PIECE)
             if data:
                 parser.feed_data(data)
-            elif HEAD in marks and not LENGTHS & lowered(fields).keys():
+            elif HEAD in marks and not LENGTHS & _lowered(fields).keys():
                 self.is_last = True  # the answer ends where the connection does
                 break
             else:
                 raise ConnectionError("the server hung up before it had answered")
-        reply = Reply(parser.get_status_code(), b"".join(body), lowered(fields))
+        reply = Reply(parser.get_status_code(), b"".join(body), _lowered(fields))
         if marks.count(BEGIN) > 1 or reply.status < FINAL:
             raise ConnectionError("the server says something else than an answer")
         connection = reply.fields.get(b"connection", b"").lower()
@@ -181,6 +185,5 @@ class _Connection:
         self.socket.close()
 
 
-def lowered(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The fields of a head, their names in small letters."""
+def _lowered(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {name.lower(): value for name, value in fields.items()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from truecount.errors import (
@@ -40,10 +41,10 @@ UNASKED: Final = (
     exceptions.SSOError,
     exceptions.TokenRetrievalError,
 )
-"""Nothing was sent: the request could not be made, or not be signed."""
+"""The request could not be signed, and will not be at the next attempt."""
 
-SPANS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds that an answer is waited for. Boto3 fixes them when it makes a client."""
+SHORTEST: Final = 0.1
+"""Seconds that an answer is waited for at least: a request that is made shall have a chance."""
 
 
 class Said(NamedTuple):
@@ -65,9 +66,10 @@ class Service(ABC):
 
     def __init__(self, shown: str, read_timeout: float, make: Callable[[Config], Any]) -> None:
         self.shown = shown
+        self._read_timeout = read_timeout
         self._make = make
-        self._wires: dict[float, Wire] = {}
-        self._spans = (*(span for span in SPANS if span < read_timeout), read_timeout)
+        self._wire: Wire | None = None
+        self._lock = threading.Lock()  # to make one
 
     @abstractmethod
     def refusal(self, said: Said, what: str) -> Exception:
@@ -85,17 +87,23 @@ class Service(ABC):
         timeout: float | None,
     ) -> Reply:
         """What is answered to a request for ``what``, until ``timeout`` is over, or about so."""
-        span = self._spans[-1]
+        wire = self._wire or self._new_wire()
+        span = self._read_timeout
         if timeout is not None and timeout < span:
-            span = max((s for s in self._spans if s <= timeout), default=self._spans[0])
-        wire = self._wires.get(span) or self._new_wire(span)
+            span = max(timeout, SHORTEST)
+        try:
+            request = wire.signed(operation, fields, body)
+        except Exception as error:  # whatever is wrong: nothing was sent
+            trouble = f"{self.shown} cannot be asked: {error or type(error).__name__}"
+            passing = not isinstance(error, UNASKED) and is_passing(error)
+            raise (StoreUnavailableError if passing else StoreError)(trouble) from error
         with self.errors(what):
-            return wire.post(operation, fields, body)
+            return wire.post(request, span)
 
     def close(self) -> None:
         """Close the connections; there are new ones for what comes later."""
-        wires, self._wires = self._wires, {}
-        for wire in wires.values():
+        wire, self._wire = self._wire, None
+        if wire is not None:
             wire.close()
 
     @contextlib.contextmanager
@@ -107,15 +115,12 @@ class Service(ABC):
             raise
         except UNREACHED as error:
             raise StoreUnavailableError(f"{self.shown} cannot be reached: {error}") from error
-        except UNASKED as error:
-            raise StoreError(f"{self.shown} cannot be asked: {error}") from error
         except (exceptions.ReadTimeoutError, TimeoutError) as error:
             late = StoreTimeoutError(f"{self.shown} did not answer in time")
             raise Ambiguous(late) from error
         except Exception as error:
-            if isinstance(error, (exceptions.SSLError, ssl.SSLError)) and "VERIFY_FAILED" in str(
-                error
-            ):
+            is_tls = isinstance(error, exceptions.SSLError | ssl.SSLError)
+            if is_tls and "VERIFY_FAILED" in str(error):
                 # Said before anything is sent. Other errors of TLS may come later.
                 raise StoreError(f"{self.shown} is not to be trusted: {error}") from error
             if _is_unreached_proxy(error):
@@ -126,29 +131,29 @@ class Service(ABC):
 
     def answered(self, said: Said, named: bool, what: str) -> Exception:
         """What an answer means that is an error; ``named``: it has a request's id."""
-        if said.status >= 500 or not (said.code and named):
+        if not (400 <= said.status < 500 and said.code and named):
             # The service may have done it all the same, or this is a gateway's word.
             trouble = f"{self.shown} is unavailable: {said.text or f'HTTP {said.status}'}"
             return Ambiguous(StoreUnavailableError(trouble))
         return self.refusal(said, what)
 
-    def _new_wire(self, span: float) -> Wire:
-        config = Config(
-            # Its retries are what counts double; the plan has its own.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            connect_timeout=min(span, 5.0),
-            read_timeout=span,
-        )
+    def _new_wire(self) -> Wire:
         try:
-            new = Wire(self._make(config), span)
+            with self._lock:
+                if self._wire is None:
+                    self._wire = Wire(self._make, self._read_timeout)
+                return self._wire
         except CounterError:
             raise
         except (BotoCoreError, OSError, ValueError, AttributeError) as error:
             raise StoreError(f"{self.shown} cannot be used: {error}") from error
-        wire = self._wires.setdefault(span, new)
-        if wire is not new:
-            new.close()
-        return wire
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a failure to get credentials may be over at the next attempt."""
+    if isinstance(error, ClientError):
+        return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500)
+    return isinstance(error, BotoCoreError | OSError)
 
 
 def _is_unreached_proxy(error: Exception) -> bool:

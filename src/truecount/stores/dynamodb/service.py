@@ -135,10 +135,10 @@ class DynamoDB(Service):
             answer = self._ask("UpdateItem", request, what, timeout)
         except Failed as failed:
             return False, failed.item
-        if answer.get("Attributes", {}).get("stamp") != stamp:
-            self.close()
-            trouble = f"{self.shown}: the answer is another request's"
-            raise Ambiguous(StoreUnavailableError(trouble))
+        with self.errors(what):
+            if answer["Attributes"]["stamp"] != stamp:
+                self.close()
+                raise ValueError("the answer is another request's")
         return True, None
 
     def write_together(
@@ -184,7 +184,7 @@ class DynamoDB(Service):
         answer = self._ask(operation, {**request, "ConsistentRead": True}, what, timeout)
         with self.errors(what):
             items = answer["Items"]
-            if not isinstance(items, list):
+            if not all(isinstance(item, dict) for item in items):
                 raise ValueError("the answer is none")
             return items, answer.get("LastEvaluatedKey")
 
@@ -211,10 +211,11 @@ class DynamoDB(Service):
         if reply.status == 200 and named:
             with self.errors(what):
                 answer = json.loads(reply.data)
-                if not isinstance(answer, dict):
+                if not isinstance(answer, dict) or "__type" in answer:  # which an error has
                     raise ValueError("the answer is none")
                 return answer
-        raise self.answered(_said(operation, reply), named, what)
+        with self.errors(what):  # what is odd in it is no clear word
+            raise self.answered(_said(operation, reply), named, what)
 
     def _prepare(self, deadline: Deadline) -> None:
         """Wait until the table is active, and create it when it is missing, if that is wanted."""
@@ -334,7 +335,7 @@ def _said(operation: str, reply: Reply) -> Said:
     """What an answer says that is an error, or nobody's."""
     try:
         body = json.loads(reply.data)
-        code = str(body.get("__type", "")).rpartition("#")[2]
+        code = body["__type"].rpartition("#")[2]
         text = str(body.get("message") or body.get("Message") or code)
     except Exception:  # it is no answer of DynamoDB's
         body, code, text = {}, "", reply.data.decode(errors="replace").strip()

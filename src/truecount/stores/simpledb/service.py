@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from typing import Any, Final, TypeAlias, TypeVar
+from xml.etree.ElementTree import Element, fromstring
 
 import boto3
 from botocore.config import Config
@@ -23,6 +23,8 @@ from truecount.stores.aws.service import Said, Service
 from truecount.stores.base import Ambiguous, Deadline, beforehand, patiently
 
 __all__ = ["Condition", "SimpleDB", "simpledb_at"]
+
+T = TypeVar("T")
 
 Condition: TypeAlias = "tuple[str, str | None] | None"
 """An attribute and its only value; None stands for an attribute that is not there."""
@@ -147,42 +149,43 @@ class SimpleDB(Service):
         Each page is asked for patiently, for ``timeout`` seconds.
         """
         request = {"SelectExpression": expression, "ConsistentRead": "true"}
-        what = f"the query {expression!r}"
-        for page in self._pages("Select", request, what, timeout):
-            with self.errors(what):
-                found = [(_text(item, "Name"), _attributes(item)) for item in page]
-            yield from found
+        return self._list("Select", request, f"the query {expression!r}", _item_of, timeout)
 
     def domains(self, timeout: float | None) -> list[str]:
         """The names of all domains, asked for as patiently."""
-        pages = self._pages("ListDomains", {}, "the list of domains", timeout)
-        return [name.text or "" for page in pages for name in page]
+        what = "the list of domains"
+        return list(self._list("ListDomains", {}, what, _domain_of, timeout))
 
     # Parts of them
 
-    def _pages(
-        self, action: str, request: Form, what: str, timeout: float | None
-    ) -> Iterator[list[Element]]:
-        """The elements of a list, a page after the other."""
+    def _list(
+        self,
+        action: str,
+        request: Form,
+        what: str,
+        read: Callable[[Element], T | None],
+        timeout: float | None,
+    ) -> Iterator[T]:
+        """What ``read`` makes of the elements of a list, page after page."""
         token: str | None = ""
         while token is not None:
-            page = partial(self._page, action, request, token, what)
-            elements, token = patiently(page, timeout)
-            yield elements
+            further = {"NextToken": token} if token else {}
+            page = partial(self._page, action, request | further, what, read)
+            found, token = patiently(page, timeout)
+            yield from found
 
     def _page(
-        self, action: str, request: Form, token: str, what: str
-    ) -> tuple[list[Element], str | None]:
-        """What is on the page that ``token`` leads to, and what leads to the next."""
-        further = {"NextToken": token} if token else {}
+        self, action: str, request: Form, what: str, read: Callable[[Element], T | None]
+    ) -> tuple[list[T], str | None]:
+        """A page of a list, and what leads to the next."""
         try:
-            answer = self._ask(action, request | further, what, None)
+            answer = self._ask(action, request, what, None)
         except NoSuchDomain:
             return [], None
         with self.errors(what):
             result = _result(answer)
-        elements = [each for each in result if not each.tag.endswith("}NextToken")]
-        return elements, result.findtext("{*}NextToken") or None
+            found = [each for each in map(read, result) if each is not None]
+        return found, result.findtext("{*}NextToken") or None
 
     def _conditionally(
         self, action: str, request: Form, address: Address, timeout: float | None
@@ -197,16 +200,16 @@ class SimpleDB(Service):
         """The answer to a request."""
         form = {"Action": action, "Version": VERSION, **request}
         reply = self.post(action, FIELDS, form, what, timeout)
-        try:
-            answer = fromstring(reply.data)  # noqa: S314  # expat has limits; botocore does so too
-        except ParseError:  # it is no answer of SimpleDB's
-            answer = Element(reply.data.decode(errors="replace").strip())
-        if reply.status == 200 and answer.findtext("{*}ResponseMetadata/{*}RequestId"):
-            return answer
-        code = answer.findtext("{*}Errors/{*}Error/{*}Code") or ""
-        text = answer.findtext("{*}Errors/{*}Error/{*}Message") or code or answer.tag
-        named = bool(answer.findtext("{*}RequestID"))  # else it is a proxy's, also with a 200
-        raise self.answered(Said(code, text[:500], reply.status, action, None), named, what)
+        with self.errors(what):
+            answer = _parsed(reply.data)
+            named = any(_is(each, "RequestId", "RequestID") for each in answer.iter())
+            if reply.status == 200 and named and _is(answer, f"{action}Response"):
+                return answer
+            error = answer.find(".//{*}Error")
+            code, text = "", answer.text or ""
+            if error is not None:
+                code, text = _text(error, "Code"), _text(error, "Message")
+            raise self.answered(Said(code, text[:500], reply.status, action, None), named, what)
 
     # Errors
 
@@ -252,12 +255,36 @@ def _expected(condition: Condition) -> Form:
     return _pair("Expected", name, value) | {"Expected.Exists": "true"}
 
 
+def _parsed(data: bytes) -> Element:
+    """An answer; where it is no XML, an element of no name holds it."""
+    try:
+        return fromstring(data)  # noqa: S314  # expat has its limits, and botocore does so too
+    except Exception:  # of coding, too
+        page = Element("")
+        page.text = data.decode(errors="replace").strip()
+        return page
+
+
+def _is(element: Element, *names: str) -> bool:
+    """Whether it has one of these names, in whatever namespace."""
+    return element.tag.rpartition("}")[2] in names
+
+
 def _result(answer: Element) -> Element:
-    """What an answer holds besides who has answered."""
-    result = answer[0]
-    if not result.tag.endswith("Result"):
+    """What is in an answer to a question."""
+    action = answer.tag.rpartition("}")[2].removesuffix("Response")
+    result = answer.find(f"{{*}}{action}Result")
+    if result is None:
         raise ValueError("it holds no result")
     return result
+
+
+def _item_of(element: Element) -> _Found | None:
+    return (_text(element, "Name"), _attributes(element)) if _is(element, "Item") else None
+
+
+def _domain_of(element: Element) -> str | None:
+    return element.text if _is(element, "DomainName") else None
 
 
 def _attributes(item: Element) -> dict[str, list[str]]:
