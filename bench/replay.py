@@ -1,8 +1,9 @@
-"""The request that an add makes, sent again and again by its driver alone.
+"""The request that an add makes, sent again and again by itself.
 
 So much an add would take if nothing of truecount's ran around it: with the same
-records, the same statements and scripts, and the same driver. Not on SQLite,
-where another connection would have its own turns at the disk.
+records, the same statements and scripts, by the driver, or by what a store has
+in its place. Not on SQLite, where another connection would have its own turns
+at the disk.
 """
 
 from __future__ import annotations
