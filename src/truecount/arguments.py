@@ -27,6 +27,9 @@ __all__ = [
 NAME_BYTES: Final = 1024
 KEY_BYTES: Final = 256
 
+FARTHEST: Final = 2 * MOST
+"""From the least value to the greatest."""
+
 _DOMAIN = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 
@@ -57,7 +60,7 @@ def check_value(number: Any, what: str) -> int:
 def check_amount(number: Any) -> int:
     """``number`` as a plain int that leads from one value to another."""
     amount = number if type(number) is int else integer(number, "the amount")
-    if abs(amount) > 2 * MOST:
+    if abs(amount) > FARTHEST:
         raise BoundsError(f"the amount is {show(amount)}; a value has at most {DIGITS} digits")
     return amount
 
@@ -124,6 +127,8 @@ def show(number: int) -> str:
 
 
 def _check_text(given: Any, what: str, longest: int) -> str:
+    if type(given) is str and given.isascii() and given.isprintable() and 0 < len(given) <= longest:
+        return given  # as most are
     text = string(given, what)
     try:
         size = len(text.encode())
