@@ -15,6 +15,7 @@ from truecount.change import (
     SUPERSEDED,
     Add,
     Batch,
+    Change,
     CompareAndSet,
     Create,
     Delete,
@@ -27,7 +28,7 @@ from truecount.defaults import UNCHANGED
 from truecount.errors import DamagedRecordError
 from truecount.moment import to_datetime, to_iso
 from truecount.record import MOST, KeyReceipt, Ledger, Record
-from truecount.settle import settle
+from truecount.settle import follow, settle
 
 WRITERS = st.sampled_from(["a", "ab", "abc", "b", "-", "_", "7"])
 NOW = 1_279_099_800_000_000
@@ -97,6 +98,56 @@ def test_a_batch_is_applied_change_by_change() -> None:
     again, replay = settle(record, Batch("w", 1, 2**60, changes), NOW + 9)
     assert again is None
     assert repr(replay.outcomes) == repr(answer.outcomes)
+
+
+SMALL = st.integers(-9, 9)
+CHANGES = st.one_of(
+    st.builds(Add, SMALL, st.sampled_from([None, None, "k"])),
+    st.builds(Set, SMALL),
+    st.builds(CompareAndSet, SMALL, SMALL),
+    st.builds(Limit, st.none() | SMALL, st.none() | SMALL),
+    st.just(Delete()),
+    st.just(Create(0)),
+)
+
+
+@given(
+    batches=st.lists(
+        st.builds(
+            Batch,
+            st.sampled_from("aaab"),
+            st.integers(1, 20),
+            st.just(2**60),
+            st.lists(CHANGES, min_size=1, max_size=2).map(tuple),
+            *(st.sampled_from([False, False, True]) for _ in range(2)),
+        ),
+        max_size=20,
+    ),
+    now=st.integers(NOW - 5, NOW + 5),
+)
+def test_what_follows_is_as_settled(batches: list[Batch], now: int) -> None:
+    """`follow` says nothing, or what `settle` says: the same line, the same answer."""
+    record = created()
+    for batch in batches:
+        new, answer = settle(record, batch, now)
+        followed = record.view and follow(record.view, batch, now)
+        if followed is not None:
+            line, told = followed
+            assert new is not None
+            assert new.ledger.text == record.ledger.others + line
+            assert repr(told) == repr(answer)
+        record = new or record
+
+
+@pytest.mark.parametrize("change", [Add(1), Set(7), CompareAndSet(0, 7)])
+def test_what_follows(change: Change) -> None:
+    """Changes within the bounds do, after one of their own writer's."""
+    view = created(0, -1, 7).view
+    assert view is not None
+    assert follow(view, Batch("first", 2, 2**60, (change,)), NOW) is not None
+    assert follow(view, Batch("other", 2, 2**60, (change,)), NOW) is None
+    assert follow(view, Batch("first", 1, 2**60, (change,)), NOW) is None
+    assert follow(view._replace(maximum=0), Batch("first", 2, 2**60, (change,)), NOW) is None
 
 
 def test_a_replay_is_told_under_the_bounds_that_decided() -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "Refusal",
     "Set",
     "ValueChange",
+    "made",
 ]
 
 # What became of one change. Ledgers keep these letters: they are a file format.
@@ -244,6 +245,16 @@ class Receipt(int):
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return int(self), *self._facts
+
+
+_new: Final = int.__new__
+
+
+def made(after: int, before: int, revision: int, time: int, key: str | None = None) -> Receipt:
+    """The receipt of a change that was just made. Calling the class takes longer."""
+    receipt = _new(Receipt, after)
+    receipt._facts = (before, revision, time, key, False)
+    return receipt
 
 
 class Refusal(NamedTuple):

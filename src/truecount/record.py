@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "Stamp",
     "View",
+    "line_of",
     "make",
 ]
 
@@ -240,9 +241,7 @@ class Ledger(NamedTuple):
                 for _ in range(others.count("\n") - keep + 1):
                     oldest, _, others = others.partition("\n")
                     forgotten = _parse(oldest).revision
-        low = "-" if minimum is None else minimum
-        high = "-" if maximum is None else maximum
-        line = f"{writer} {number} {revision} {time} {before} {after} {codes} {low} {high}\n"
+        line = line_of(writer, number, revision, time, before, after, codes, minimum, maximum)
         return make(Ledger, (others + line, writer, number, others)), forgotten
 
     def _find(self, writer: str) -> int:
@@ -251,6 +250,23 @@ class Ledger(NamedTuple):
             return 0
         start = self.text.find(f"\n{writer} ")
         return start if start < 0 else start + 1
+
+
+def line_of(
+    writer: str,
+    number: int,
+    revision: int,
+    time: int,
+    before: int,
+    after: int,
+    codes: str,
+    minimum: int | None,
+    maximum: int | None,
+) -> str:
+    """The line of an `Entry`."""
+    low = "-" if minimum is None else minimum
+    high = "-" if maximum is None else maximum
+    return f"{writer} {number} {revision} {time} {before} {after} {codes} {low} {high}\n"
 
 
 def _parse(line: str) -> Entry:

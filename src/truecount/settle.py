@@ -31,6 +31,7 @@ from truecount.change import (
     Receipt,
     Refusal,
     ValueChange,
+    made,
 )
 from truecount.defaults import UNCHANGED
 from truecount.record import (
@@ -43,10 +44,11 @@ from truecount.record import (
     Record,
     Stamp,
     View,
+    line_of,
     make,
 )
 
-__all__ = ["crosses", "receipt_of", "settle"]
+__all__ = ["crosses", "follow", "receipt_of", "settle"]
 
 
 def settle(
@@ -90,7 +92,7 @@ def settle(
         if crosses(after, minimum, maximum):
             codes, outcomes = OUTSIDE, (Refusal(OUTSIDE, before, minimum, maximum),)
         else:
-            codes, outcomes, value = APPLIED, (Receipt(after, before, revision, time),), after
+            codes, outcomes, value = APPLIED, (made(after, before, revision, time),), after
     elif type(first) in ALONE:
         codes, outcomes, draft = _decide(record, first, revision, time)
         value, _, _, minimum, maximum, horizon, deleted, ledger, _ = draft
@@ -110,6 +112,32 @@ def settle(
     new = make(Record, (value, stamp, time, minimum, maximum, horizon, deleted, ledger, keys))
     view = None if deleted else make(View, (value, stamp, time, minimum, maximum))
     return new, make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
+
+
+def follow(view: View, batch: Batch, now: int) -> tuple[str, Answer] | None:
+    """What `settle` makes of a single change that follows one of its own writer's.
+
+    That made the record with this ``view``: the line in which the ledger now ends, instead of
+    the one of that time, and the answer. None: there is more to decide. It is here for its speed.
+    """
+    writer, number, since, changes, _, cancel = batch
+    before, (revision, last, latest_number), time, minimum, maximum = view
+    change = changes[0]
+    if last != writer or number <= latest_number or len(changes) > 1 or cancel:
+        return None
+    if change.key is not None or type(change) in ALONE:
+        return None
+    if type(change) is CompareAndSet and change.expected != before:
+        return None
+    after = before + change.amount if type(change) is Add else change.result(before)
+    if crosses(after, minimum, maximum):
+        return None
+    revision += 1
+    time = latest(now, time)
+    line = line_of(writer, number, revision, time, before, after, APPLIED, minimum, maximum)
+    outcomes = (made(after, before, revision, time),)
+    seen = make(View, (after, make(Stamp, (revision, writer, number)), time, minimum, maximum))
+    return line, make(Answer, (writer, number, since, DECIDED, outcomes, seen, True))
 
 
 def is_unknowable(batch: Batch) -> bool:
@@ -235,7 +263,7 @@ def _apply(
             outcomes.append(Refusal(OUTSIDE, value, minimum, maximum))
             continue
         codes += APPLIED
-        outcomes.append(Receipt(after, value, revision, time, key))
+        outcomes.append(made(after, value, revision, time, key))
         if key is not None:
             kept += (KeyReceipt(key, change.text, value, after, revision, time),)
         value = after

@@ -34,8 +34,8 @@ from truecount.errors import (
     StoreURLError,
 )
 from truecount.process import Process, here
-from truecount.record import Address, KeyReceipt, Ledger, Record, make
-from truecount.settle import settle
+from truecount.record import Address, KeyReceipt, Ledger, Record, View, make
+from truecount.settle import follow, settle
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store
@@ -304,13 +304,16 @@ class SQLiteStore(Store):
 
     def _write(self, sql: sqlite3.Connection, write: Write, now: int) -> None:
         address, row, new = write
-        value, ledger = texts = _texts(new)
+        value, ledger = _texts(new)
         if row is None:
             row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
         else:
             sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
-        kept = new._replace(keys=()) if new.keys else new
-        self._remember({address: make(_Latest, ((row, *texts), kept))})
+        latest = row and _latest_of(row, new)
+        if latest:
+            self._remember({address: latest})
+        else:
+            self._latest.pop(address, None)
         if not new.keys:
             return
         # Expired keys make room for new ones, a few at a time.
@@ -328,17 +331,17 @@ class SQLiteStore(Store):
     def _write_all(self, sql: sqlite3.Connection, writes: Iterable[Write], now: int) -> None:
         """Write them, most in one statement."""
         updates = []
-        latest = {}
+        written = {}
         for write in writes:
             address, row, new = write
-            if row is None or new.keys:
+            latest = None if row is None or new.keys else _latest_of(row, new)
+            if latest is None:
                 self._write(sql, write, now)
             else:
-                value, ledger = _texts(new)
-                updates.append((value, int(new.deleted), ledger, row))
-                latest[address] = make(_Latest, ((row, value, ledger), new))
+                _, value, ledger, _, _ = written[address] = latest
+                updates.append((value, 0, ledger, row))
         sql.executemany(_UPDATE, updates)
-        self._remember(latest)
+        self._remember(written)
 
     def _overwrite_all(
         self, sql: sqlite3.Connection, steps: Sequence[StoreStep], now: int
@@ -351,17 +354,16 @@ class SQLiteStore(Store):
         answers = []
         written = {}
         for step in steps:
-            latest = self._latest.get(step.address)
-            if latest is None or type(step) is not Settle or not may_foresee(step.batch):
+            address = step.address
+            latest = self._latest.get(address)
+            if latest is None or type(step) is not Settle:
                 return None
-            there, record = latest
-            new, answer = settle(record, step.batch, now, self.writers)
-            if new is None:
+            foreseen = self._foresee(latest, step.batch, now)
+            if foreseen is None:
                 return None
-            value, ledger = _texts(new)
-            updates.append((value, ledger, *there))
+            update, written[address], answer = foreseen
+            updates.append(update)
             answers.append(answer)
-            written[step.address] = make(_Latest, ((there[0], value, ledger), new))
         if sql.executemany(_OVERWRITE, updates).rowcount != len(updates):
             sql.execute("ROLLBACK")
             sql.execute("BEGIN IMMEDIATE")
@@ -475,17 +477,14 @@ class SQLiteStore(Store):
         write, which takes a fresh look.
         """
         latest = self._latest.get(address)
-        if latest is None or not may_foresee(batch):
+        foreseen = latest and self._foresee(latest, batch, moment.now())
+        if foreseen is None:
             return None
-        there, record = latest
-        new, answer = settle(record, batch, moment.now(), self.writers)
-        if new is None:
-            return None
-        value, ledger = _texts(new)
+        update, written, answer = foreseen
         with connection.lock:  # as `_use` does, but faster
             try:
                 forks.enter(connection.thread)
-                cursor = connection.cursor.execute(_OVERWRITE, (value, ledger, *there))
+                cursor = connection.cursor.execute(_OVERWRITE, update)
             except sqlite3.Error as error:
                 if _is_early(error):
                     return None
@@ -494,8 +493,27 @@ class SQLiteStore(Store):
                 forks.leave(connection.thread)
         if not cursor.rowcount:
             return None
-        self._latest[address] = make(_Latest, ((there[0], value, ledger), new))
+        self._latest[address] = written
         return answer
+
+    def _foresee(self, latest: _Latest, batch: Batch, now: int) -> _Foreseen | None:
+        """What ``batch`` does to the row that this process wrote as ``latest`` tells.
+
+        None: that takes a fresh look.
+        """
+        row, value, ledger, head, view = latest
+        followed = follow(view, batch, now)
+        if followed is not None:
+            line, answer = followed
+            seen = answer.view
+            assert seen is not None
+            new: _Latest | None = (row, str(seen.value), head + line, head, seen)
+        elif may_foresee(batch):
+            record, answer = settle(_record_of(latest), batch, now, self.writers)
+            new = record and _latest_of(row, record)
+        else:
+            new = None
+        return new and ((new[1], new[2], row, value, ledger), new, answer)
 
     def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:
         """What to raise when a COMMIT failed: whether it is ambiguous is for it to find out."""
@@ -573,11 +591,32 @@ class Write(NamedTuple):
     record: Record
 
 
-class _Latest(NamedTuple):
-    """What this process last wrote to a row, which is likely to be there still."""
+_Latest: TypeAlias = tuple[int, str, str, str, View]
+"""What this process last wrote to a row, which is likely to be there still.
 
-    there: tuple[Any, ...]  # what `_OVERWRITE` looks for
-    record: Record
+Its id, its value, its ledger, that without the last line, and what is seen of it.
+"""
+
+_Foreseen: TypeAlias = tuple[tuple[Any, ...], _Latest, Answer]
+"""What `_OVERWRITE` is given, what it leaves in the row, and the answer."""
+
+
+def _latest_of(row: int, record: Record) -> _Latest | None:
+    """What is to be kept in mind of ``record`` in ``row``, if anything."""
+    view = record.view
+    if view is None or record.ledger.last != record.stamp.writer:
+        return None
+    return row, *_texts(record), f"{record.horizon}\n{record.ledger.others}", view
+
+
+def _record_of(latest: _Latest) -> Record:
+    """The record of which that is kept in mind."""
+    _, _, ledger, head, view = latest
+    value, stamp, time, minimum, maximum = view
+    horizon, _, others = head.partition("\n")
+    text = ledger[len(horizon) + 1 :]
+    known = make(Ledger, (text, stamp.writer, stamp.number, others))
+    return Record(value, stamp, time, minimum, maximum, int(horizon), False, known)
 
 
 class _Connection:
