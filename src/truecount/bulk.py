@@ -52,26 +52,32 @@ def add_all(
     domain: str,
     amounts: Mapping[str, int],
     timeout: float | None,
-    kept: list[Line],
+    kept: dict[str, Line],
 ) -> dict[str, Receipt]:
     """Add to counters of ``domain`` by name, blocking, as `Domain.add` tells.
 
-    ``kept`` holds lines of the latest call, which need not look where their counters are.
+    ``kept`` holds lines of the latest call by name, which need not look where their counters are.
     """
     deadline = Deadline(timeout)
     receipts: dict[str, Receipt] = {}
     failures: dict[str, CounterError] = {}
     rest = iter(amounts.items())
     while part := dict(islice(rest, AT_ONCE)):
-        lines = lines_at(store, [Address(domain, name) for name in part], 0)
-        kept[:] = lines
-        changes = [Add(amount) for amount in part.values()]
+        lines = lines_at(store, domain, part, kept)
+        kept.clear()
+        kept.update(zip(part, lines, strict=True))
+        # One for all that are alike: it is told from those of other calls, and that is all.
+        alike = {amount: Add(amount) for amount in set(part.values())}
+        changes = [alike[amount] for amount in part.values()]
         came = _settle(lines, changes, store, deadline)
-        for line, change, each in zip(lines, changes, came, strict=True):
+        for name, line, change, each in zip(part, lines, changes, came, strict=True):
+            if type(each) is Receipt:
+                receipts[name] = each
+                continue
             try:
-                receipts[line.address.name] = _conclude(store, line.address, change, each)
+                receipts[name] = _conclude(store, line.address, change, each)
             except CounterError as error:
-                failures[line.address.name] = error
+                failures[name] = error
     if failures:
         unknown = (error for error in failures.values() if isinstance(error, OutcomeUnknownError))
         first = next(unknown, next(iter(failures.values())))
@@ -80,17 +86,18 @@ def add_all(
     return receipts
 
 
-def _conclude(store: Store, address: Address, change: Add, came: Came) -> Receipt:
+def _conclude(store: Store, address: Address, change: Add, came: Came | None) -> Receipt:
     if isinstance(came, Pending):
         raise outcome_unknown(store, address, came) from came.cause
     if isinstance(came, Exception):
         raise came
+    assert came is not None
     return conclude(address, change, came)
 
 
 def _settle(
     lines: Sequence[Line], changes: Sequence[Add], store: Store, deadline: Deadline
-) -> list[Came]:
+) -> list[Came | None]:
     """What comes of each change. All that find nobody in line make their first attempt together.
 
     What that does not settle, and those who have to wait, are a matter for plans.
@@ -98,17 +105,18 @@ def _settle(
     thread = threading.get_ident()
     if thread in running:
         refuse_nested()
-    came: dict[int, Came] = {}
     sent: dict[int, Batch] = {}
     tickets: dict[int, Ticket] = {}
     try:
         running.add(thread)
-        came = _look(lines, store, deadline)
+        came: list[Came | None] = [None] * len(lines)
+        _look(lines, came, store, deadline)
         for at, line in enumerate(lines):
             # What was never seen is not sent to: a lost reply could not be found out.
-            batch = line.pass_by(changes[at]) if line.revision and at not in came else None
-            if batch is not None:
-                sent[at] = batch
+            if line.revision and came[at] is None:
+                batch = line.pass_by(changes[at])
+                if batch is not None:
+                    sent[at] = batch
         if sent:
             steps = [make(Settle, (lines[at].address, batch)) for at, batch in sent.items()]
             answers = _ask(store, steps, deadline)
@@ -121,13 +129,14 @@ def _settle(
                         tickets[at], _ = lines[at].go_on(changes[at], batch, answer)
                     except CounterError as error:
                         came[at] = error
-        unsettled = [at for at in range(len(lines)) if is_unsettled(came.get(at))]
+        unsettled = [at for at, each in enumerate(came) if is_unsettled(each)]
         if unsettled:
-            plans = [
-                _adding(lines[at], changes[at], tickets.get(at), came.get(at)) for at in unsettled
-            ]
-            came.update(zip(unsettled, Together(plans).run(store, deadline.left()), strict=True))
-        return [came[at] for at in range(len(lines))]
+            plans = [_adding(lines[at], changes[at], tickets.get(at), came[at]) for at in unsettled]
+            for at, outcome in zip(
+                unsettled, Together(plans).run(store, deadline.left()), strict=True
+            ):
+                came[at] = outcome
+        return came
     except BaseException as interruption:
         if not orphans:  # else the lines are the parent's
             for at, line in enumerate(lines):
@@ -143,9 +152,8 @@ def _settle(
 entrances.add(_settle.__code__)
 
 
-def _look(lines: Sequence[Line], store: Store, deadline: Deadline) -> dict[int, Came]:
-    """Look at the counters that this process does not know: those that cannot be added to."""
-    came: dict[int, Came] = {}
+def _look(lines: Sequence[Line], came: list[Came | None], store: Store, deadline: Deadline) -> None:
+    """Look at the counters that this process does not know; note those that cannot be added to."""
     unseen = [at for at, line in enumerate(lines) if not line.revision]
     if unseen:
         steps = [Read(lines[at].address) for at in unseen]
@@ -157,7 +165,6 @@ def _look(lines: Sequence[Line], store: Store, deadline: Deadline) -> dict[int, 
                 lines[at].learn(record)
             elif isinstance(record, CounterError) and not isinstance(record, PASSING):
                 came[at] = record
-    return came
 
 
 def _ask(store: Store, steps: Sequence[StoreStep], deadline: Deadline) -> list[Any]:

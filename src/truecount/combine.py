@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -631,25 +631,44 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
     ``revision`` is one that the caller has seen, for a line that is new. Two
     `Store` objects on one database are two writers: they share no queue.
     """
-    (line,) = lines_at(store, (address,), revision)
-    return line
-
-
-def lines_at(store: Store, addresses: Iterable[Address], revision: int) -> list[Line]:
-    """The lines for the counters at ``addresses``, as `line_at` has them."""
     with _lock:
-        lines = _lines.get(store)
-        if lines is None or lines.terms.writer.process is not here():
-            limits = store.batch_limit, store.key_limit
-            terms = Terms(Writer(here()), Ground.of(store), store.settles, *limits)
-            lines = _lines[store] = _Lines(terms, WeakValueDictionary())
+        return _line(_lines_of(store), address, revision)
+
+
+def lines_at(
+    store: Store, domain: str, names: Iterable[str], kept: Mapping[str, Line]
+) -> list[Line]:
+    """The lines for the counters ``names`` in ``domain``, as `line_at` has them.
+
+    ``kept`` has some by name, which may be those of the parent of this process.
+    """
+    with _lock:
+        lines = _lines_of(store)
+        terms = lines.terms
         found = []
-        for address in addresses:
-            line = lines.at.get(address)
-            if line is None:
-                line = lines.at[address] = Line(address, lines.terms, revision)
+        for name in names:
+            line = kept.get(name)
+            if line is None or line.terms is not terms:
+                line = _line(lines, make(Address, (domain, name)), 0)
             found.append(line)
         return found
+
+
+def _lines_of(store: Store) -> _Lines:
+    """What this process has at ``store``. Under the lock."""
+    lines = _lines.get(store)
+    if lines is None or lines.terms.writer.process is not here():
+        limits = store.batch_limit, store.key_limit
+        terms = Terms(Writer(here()), Ground.of(store), store.settles, *limits)
+        lines = _lines[store] = _Lines(terms, WeakValueDictionary())
+    return lines
+
+
+def _line(lines: _Lines, address: Address, revision: int) -> Line:
+    line = lines.at.get(address)
+    if line is None:
+        line = lines.at[address] = Line(address, lines.terms, revision)
+    return line
 
 
 def _forked() -> None:

@@ -311,7 +311,7 @@ class Place(InStore):
     def __init__(self, name: str, *, store: Store | str | None = None) -> None:
         self._name = check_domain(name)
         self._store = connect(store)
-        self._kept: list[Line] = []  # of the counters that were added to last
+        self._kept: dict[str, Line] = {}  # of the counters that were added to last, by name
 
     @property
     def name(self) -> str:
