@@ -265,6 +265,23 @@ def test_a_fork_is_another_writer(url: str) -> None:
     assert c._line.name == name
 
 
+def test_a_fork_adds_to_many_as_another_writer(url: str) -> None:
+    """The child does not stand in the lines that its parent's domain has kept."""
+    d = Domain("mydomain", store=url)
+    amounts = {"a": 1, "b": 2}
+    d.add(amounts)
+    name = d._kept["a"].name
+
+    def child() -> None:
+        d.add(amounts)
+        assert d._kept["a"].name != name
+
+    assert in_fork(child) == 0
+    d.add(amounts)
+    assert d.snapshot() == {"a": 3, "b": 6}
+    assert d._kept["a"].name == name
+
+
 def test_a_fork_inside_update(url: str) -> None:
     """A function that forks has both processes make their update, one after the other."""
     c = Counter("mydomain", "hot", store=url)

@@ -130,10 +130,11 @@ def test_what_follows_is_as_settled(batches: list[Batch], now: int) -> None:
     record = created()
     for batch in batches:
         new, answer = settle(record, batch, now)
-        followed = record.view and follow(record.view, batch, now)
+        followed = record.view and follow(record.view, str(record.value), batch, now)
         if followed is not None:
-            line, told = followed
+            digits, line, told = followed
             assert new is not None
+            assert digits == str(new.value)
             assert new.ledger.text == record.ledger.others + line
             assert repr(told) == repr(answer)
         record = new or record
@@ -144,10 +145,10 @@ def test_what_follows(change: Change) -> None:
     """Changes within the bounds do, after one of their own writer's."""
     view = created(0, -1, 7).view
     assert view is not None
-    assert follow(view, Batch("first", 2, 2**60, (change,)), NOW) is not None
-    assert follow(view, Batch("other", 2, 2**60, (change,)), NOW) is None
-    assert follow(view, Batch("first", 1, 2**60, (change,)), NOW) is None
-    assert follow(view._replace(maximum=0), Batch("first", 2, 2**60, (change,)), NOW) is None
+    assert follow(view, "0", Batch("first", 2, 2**60, (change,)), NOW) is not None
+    assert follow(view, "0", Batch("other", 2, 2**60, (change,)), NOW) is None
+    assert follow(view, "0", Batch("first", 1, 2**60, (change,)), NOW) is None
+    assert follow(view._replace(maximum=0), "0", Batch("first", 2, 2**60, (change,)), NOW) is None
 
 
 def test_a_replay_is_told_under_the_bounds_that_decided() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Final, SupportsIndex, TypeAlias
 
 from truecount.arguments import check_amount, check_name
@@ -118,7 +118,8 @@ def _settle(
                 if batch is not None:
                     sent[at] = batch
         if sent:
-            steps = [make(Settle, (lines[at].address, batch)) for at, batch in sent.items()]
+            addresses = [lines[at].address for at in sent]
+            steps = list(map(make, repeat(Settle), zip(addresses, sent.values(), strict=True)))
             answers = _ask(store, steps, deadline)
             for (at, batch), answer in zip(sent.items(), answers, strict=True):
                 if is_decided(answer, batch):
@@ -129,7 +130,9 @@ def _settle(
                         tickets[at], _ = lines[at].go_on(changes[at], batch, answer)
                     except CounterError as error:
                         came[at] = error
-        unsettled = [at for at, each in enumerate(came) if is_unsettled(each)]
+        unsettled = [
+            at for at, each in enumerate(came) if type(each) is not Receipt and is_unsettled(each)
+        ]
         if unsettled:
             plans = [_adding(lines[at], changes[at], tickets.get(at), came[at]) for at in unsettled]
             for at, outcome in zip(

@@ -257,13 +257,13 @@ def line_of(
     number: int,
     revision: int,
     time: int,
-    before: int,
-    after: int,
+    before: int | str,
+    after: int | str,
     codes: str,
     minimum: int | None,
     maximum: int | None,
 ) -> str:
-    """The line of an `Entry`."""
+    """The line of an `Entry`; its values may be in digits already."""
     low = "-" if minimum is None else minimum
     high = "-" if maximum is None else maximum
     return f"{writer} {number} {revision} {time} {before} {after} {codes} {low} {high}\n"

@@ -114,11 +114,11 @@ def settle(
     return new, make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
 
 
-def follow(view: View, batch: Batch, now: int) -> tuple[str, Answer] | None:
+def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, Answer] | None:
     """What `settle` makes of a single change that follows one of its own writer's.
 
-    That made the record with this ``view``: the line in which the ledger now ends, instead of
-    the one of that time, and the answer. None: there is more to decide. It is here for its speed.
+    That left this ``view``, and ``value`` in digits: the digits of the new one, the line that
+    takes the place of the ledger's last one, and the answer. None: there is more to decide.
     """
     writer, number, since, changes, _, cancel = batch
     before, (revision, last, latest_number), time, minimum, maximum = view
@@ -134,10 +134,11 @@ def follow(view: View, batch: Batch, now: int) -> tuple[str, Answer] | None:
         return None
     revision += 1
     time = latest(now, time)
-    line = line_of(writer, number, revision, time, before, after, APPLIED, minimum, maximum)
+    digits = str(after)
+    line = line_of(writer, number, revision, time, value, digits, APPLIED, minimum, maximum)
     outcomes = (made(after, before, revision, time),)
     seen = make(View, (after, make(Stamp, (revision, writer, number)), time, minimum, maximum))
-    return line, make(Answer, (writer, number, since, DECIDED, outcomes, seen, True))
+    return digits, line, make(Answer, (writer, number, since, DECIDED, outcomes, seen, True))
 
 
 def is_unknowable(batch: Batch) -> bool:

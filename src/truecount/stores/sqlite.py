@@ -122,7 +122,7 @@ _UPDATE: Final = "UPDATE counters SET value = ?, deleted = ?, ledger = ? WHERE i
 
 _OVERWRITE: Final = """
 UPDATE counters SET value = ?, ledger = ?
-WHERE id = ? AND value = ? AND ledger = ? AND deleted = 0"""
+WHERE id = ? AND ledger = ? AND value = ? AND deleted = 0"""
 
 _EXPIRE: Final = """
 DELETE FROM keys WHERE (counter, key) IN
@@ -181,9 +181,6 @@ class SQLiteStore(Store):
         return True
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
-        def work(sql: sqlite3.Connection) -> tuple[bool, Answer]:
-            return self._step(sql, make(Settle, (address, batch)))
-
         began = time.monotonic()
         connection = self._connection(timeout)
         turn, place = connection.turn, Place()
@@ -193,6 +190,7 @@ class SQLiteStore(Store):
             if not turn.handed_over:
                 answer = self._overwrite(connection, address, batch)
             if answer is None:
+                work = partial(self._step, step=make(Settle, (address, batch)))
                 answer = self._patiently(connection, work, _left(timeout, began))
             return answer
         finally:  # as `_in_turn` does, but faster
@@ -373,9 +371,9 @@ class SQLiteStore(Store):
 
     def _remember(self, written: dict[Address, _Latest]) -> None:
         """Keep in mind what is written. Where it is not, in the end, it is not found there."""
-        if len(self._latest) + len(written) > LATEST:
-            self._latest.clear()
         self._latest.update(written)
+        if len(self._latest) > LATEST:
+            self._latest = written
 
     # Transactions
 
@@ -502,18 +500,19 @@ class SQLiteStore(Store):
         None: that takes a fresh look.
         """
         row, value, ledger, head, view = latest
-        followed = follow(view, batch, now)
+        followed = follow(view, value, batch, now)
         if followed is not None:
-            line, answer = followed
-            seen = answer.view
-            assert seen is not None
-            new: _Latest | None = (row, str(seen.value), head + line, head, seen)
-        elif may_foresee(batch):
+            digits, line, answer = followed
+            text = head + line
+            assert answer.view is not None
+            new: _Latest = row, digits, text, head, answer.view
+            return (digits, text, row, ledger, value), new, answer
+        if may_foresee(batch):
             record, answer = settle(_record_of(latest), batch, now, self.writers)
-            new = record and _latest_of(row, record)
-        else:
-            new = None
-        return new and ((new[1], new[2], row, value, ledger), new, answer)
+            settled = record and _latest_of(row, record)
+            if settled is not None:
+                return (settled[1], settled[2], row, ledger, value), settled, answer
+        return None
 
     def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:
         """What to raise when a COMMIT failed: whether it is ambiguous is for it to find out."""
