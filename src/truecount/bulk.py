@@ -56,7 +56,7 @@ def add_all(
 ) -> dict[str, Receipt]:
     """Add to counters of ``domain`` by name, blocking, as `Domain.add` tells.
 
-    ``kept`` holds lines of the latest call by name, which need not look where their counters are.
+    ``kept`` holds lines of the latest calls by name, which need not look where their counters are.
     """
     deadline = Deadline(timeout)
     receipts: dict[str, Receipt] = {}
@@ -64,8 +64,9 @@ def add_all(
     rest = iter(amounts.items())
     while part := dict(islice(rest, AT_ONCE)):
         lines = lines_at(store, domain, part, kept)
-        kept.clear()
-        kept.update(zip(part, lines, strict=True))
+        if len(kept) > AT_ONCE:
+            kept.clear()
+            kept.update(zip(part, lines, strict=True))
         # One for all that are alike: it is told from those of other calls, and that is all.
         alike = {amount: Add(amount) for amount in set(part.values())}
         changes = [alike[amount] for amount in part.values()]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -635,12 +635,11 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
         return _line(_lines_of(store), address, revision)
 
 
-def lines_at(
-    store: Store, domain: str, names: Iterable[str], kept: Mapping[str, Line]
-) -> list[Line]:
+def lines_at(store: Store, domain: str, names: Iterable[str], kept: dict[str, Line]) -> list[Line]:
     """The lines for the counters ``names`` in ``domain``, as `line_at` has them.
 
-    ``kept`` has some by name, which may be those of the parent of this process.
+    ``kept`` has some by name, which may be those of the parent of this process; the others are
+    put there.
     """
     with _lock:
         lines = _lines_of(store)
@@ -649,7 +648,7 @@ def lines_at(
         for name in names:
             line = kept.get(name)
             if line is None or line.terms is not terms:
-                line = _line(lines, make(Address, (domain, name)), 0)
+                line = kept[name] = _line(lines, make(Address, (domain, name)), 0)
             found.append(line)
         return found
 

@@ -311,7 +311,7 @@ class Place(InStore):
     def __init__(self, name: str, *, store: Store | str | None = None) -> None:
         self._name = check_domain(name)
         self._store = connect(store)
-        self._kept: dict[str, Line] = {}  # of the counters that were added to last, by name
+        self._kept: dict[str, Line] = {}  # of counters that were added to at once, by name
 
     @property
     def name(self) -> str:

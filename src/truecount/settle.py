@@ -125,12 +125,13 @@ def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, An
     change = changes[0]
     if last != writer or number <= latest_number or len(changes) > 1 or cancel:
         return None
-    if change.key is not None or type(change) in ALONE:
+    if type(change) is Add:
+        after = before + change.amount
+    elif type(change) in ALONE or (type(change) is CompareAndSet and change.expected != before):
         return None
-    if type(change) is CompareAndSet and change.expected != before:
-        return None
-    after = before + change.amount if type(change) is Add else change.result(before)
-    if crosses(after, minimum, maximum):
+    else:
+        after = change.result(before)
+    if change.key is not None or crosses(after, minimum, maximum):
         return None
     revision += 1
     time = latest(now, time)
