@@ -10,13 +10,25 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from bench import breakdown, checker, fairness, many, memory, simpledb, simulated, single, startup
+from bench import (
+    apart,
+    breakdown,
+    checker,
+    fairness,
+    many,
+    memory,
+    simpledb,
+    simulated,
+    single,
+    startup,
+)
 from bench.page import DOCS, Section, report, write
 from bench.peers import page as peers
 
 MEASUREMENTS: dict[str, Callable[[Callable[[float], object]], Section]] = {
     **{f"on-{key}": partial(peers.section, key) for key in peers.ENGINES},
     "breakdown": breakdown.measure,
+    "apart": apart.measure,
     "single": single.measure,
     "fairness": fairness.measure,
     "simpledb": simpledb.measure,
