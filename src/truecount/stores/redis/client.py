@@ -32,6 +32,11 @@ from truecount.errors import (
 from truecount.stores.base import Ambiguous
 from truecount.stores.redis.scripts import Request, command
 
+try:
+    import hiredis
+except ImportError:  # redis-py does without it too
+    hiredis = None  # type: ignore[assignment]
+
 __all__ = ["Asked", "Client", "Node", "Place", "Target"]
 
 T = TypeVar("T")
@@ -44,6 +49,12 @@ SHORTEST: Final = 0.05
 
 FRESH: Final = 0.05
 """Seconds since its last use in which a connection is not looked at before it is used again."""
+
+CHUNK: Final = 65536
+"""Bytes that are received at once."""
+
+UNFINISHED: Final = object()
+"""What hiredis tells when there is more of an answer to come."""
 
 REDIRECTS: Final = 8
 """How often a request is sent elsewhere before that is called a failure."""
@@ -125,44 +136,47 @@ class Timed:
     A socket's own time-out begins again with every byte.
     """
 
-    __slots__ = ("_socket", "_span", "_until", "span")
+    __slots__ = ("_span", "_until", "bare", "span")
 
     def __init__(self, connected: Any, span: float) -> None:
-        self._socket = connected
+        self.bare = connected
         self.span = span
         self._span: float | None = None  # what the socket was told
         self._until = time.monotonic() + span
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
+        return getattr(self.bare, name)
 
     def settimeout(self, span: float | None) -> None:
         self._span = span
-        self._socket.settimeout(span)
+        self.bare.settimeout(span)
 
     def sendall(self, data: Any) -> None:
-        self._until = time.monotonic() + self.span
-        self._limit(self.span)
-        self._socket.sendall(data)
+        self.begin()
+        self.bare.sendall(data)
 
     def recv(self, *arguments: Any) -> Any:
-        self._hurry()
-        return self._socket.recv(*arguments)
+        self.hurry()
+        return self.bare.recv(*arguments)
 
     def recv_into(self, *arguments: Any) -> Any:
-        self._hurry()
-        return self._socket.recv_into(*arguments)
+        self.hurry()
+        return self.bare.recv_into(*arguments)
 
-    def _hurry(self) -> None:
+    def begin(self) -> None:
+        """From now on there are ``span`` seconds."""
+        span = self.span
+        self._until = time.monotonic() + span
+        if self._span is None or not span <= self._span <= 1.01 * span:
+            self.settimeout(span)
+
+    def hurry(self) -> None:
+        """Let the socket wait for as long as there is, or a hundredth more."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._limit(left)
-
-    def _limit(self, span: float) -> None:
-        """Let the socket wait ``span`` seconds, or a hundredth more."""
-        if self._span is None or not span <= self._span <= 1.01 * span:
-            self.settimeout(span)
+        if self._span is None or not left <= self._span <= 1.01 * left:
+            self.settimeout(left)
 
 
 class Link:
@@ -172,11 +186,24 @@ class Link:
     off, by whatever: the next answer could be this one's.
     """
 
-    __slots__ = ("_connection", "_poll", "_socket", "used")
+    __slots__ = (
+        *("_buffer", "_connection", "_poll", "_reader", "_receive", "_send", "_socket", "used"),
+    )
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._socket: Any = connection._sock
+        self._socket: Timed = connection._sock
+        bare = self._socket.bare
+        self._send: Callable[[bytes], None] = bare.sendall
+        self._receive: Callable[[bytearray], int] = bare.recv_into
+        self._buffer = bytearray(CHUNK)
+        self._reader: Any = None
+        if hiredis is not None:  # redis-py, which uses it too, takes as long again
+            self._reader = hiredis.Reader(
+                protocolError=errors.InvalidResponse,
+                replyError=connection._parser.parse_error,
+                notEnoughData=UNFINISHED,
+            )
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self.used = time.monotonic()
@@ -188,20 +215,36 @@ class Link:
         if kind is not None and not issubclass(kind, errors.ResponseError):
             self.close()
 
-    def ask(self, packed: bytes, span: float) -> Any:
-        """Send one command, and return its answer or raise it, within ``span`` seconds."""
+    def send(self, packed: bytes, span: float) -> None:
+        """Send commands, whose answers are awaited for ``span`` seconds from now on."""
         self._socket.span = span
-        self._socket.sendall(packed)
-        return self._connection.read_response()
+        self._socket.begin()
+        self._send(packed)
+
+    def read(self) -> Any:
+        """The next answer: returned, or raised."""
+        reader = self._reader
+        if reader is None:
+            return self._connection.read_response()
+        answer = reader.gets()
+        while answer is UNFINISHED:
+            self._socket.hurry()
+            count = self._receive(self._buffer)
+            if not count:
+                raise errors.ConnectionError("the server closed the connection")
+            reader.feed(self._buffer, 0, count)
+            answer = reader.gets()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def ask_all(self, packed: bytes, count: int, span: float) -> list[Any]:
         """Send ``count`` commands: their answers, errors among them."""
-        self._socket.span = span
-        self._socket.sendall(packed)
+        self.send(packed, span)
         answers = []
         for _ in range(count):
             try:
-                answers.append(self._connection.read_response())
+                answers.append(self.read())
             except errors.ResponseError as error:
                 answers.append(error)
         return answers
@@ -410,7 +453,8 @@ class Client:
         link, span = self._take(node, deadline)
         try:
             with link:
-                answer = understand(link.ask(packed, span))
+                link.send(packed, span)
+                answer = understand(link.read())
         except errors.ResponseError as error:
             self._give(node, link, error)  # an answer too
             raise
