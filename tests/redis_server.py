@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from helpers import missing
-from truecount.stores.redis.scripts import ADD, REPLACE
+from truecount.stores.redis.scripts import ADD, NEXT, REPLACE
 from truecount.testing.servers import Redis, RedisCluster
 
 
@@ -35,4 +35,6 @@ def prefix(folder: Path) -> str:
 
 def is_write(request: bytes) -> bool:
     """Whether a request may write a record."""
-    return any(word in request for word in (ADD.digest, REPLACE.digest, b"'HSET', key"))
+    return any(
+        word in request for word in (ADD.digest, NEXT.digest, REPLACE.digest, b"'HSET', key")
+    )

@@ -8,6 +8,7 @@ connections and the errors.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from secrets import token_hex
@@ -29,6 +30,7 @@ from truecount.record import Address, Record, make
 from truecount.steps import Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Store, patiently
 from truecount.stores.redis.client import Asked, Client, Node, Place, Target
+from truecount.stores.redis.latest import Following, Latest, follow, written
 from truecount.stores.redis.layout import (
     address_of,
     changed,
@@ -52,7 +54,7 @@ from truecount.stores.redis.scripts import (
     command,
     text_of,
 )
-from truecount.sums import added, beyond, is_sum, sums
+from truecount.sums import Sums, added, beyond, is_sum, sums
 from truecount.url import StoreURL
 
 __all__ = ["RedisStore"]
@@ -64,6 +66,9 @@ PORT: Final = 6379
 
 PAGE: Final = 500
 """How many keys are looked through, or values asked for, in one request."""
+
+LATEST: Final = 4096
+"""Counters of which the latest write is kept in mind."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:/-]+")
 
@@ -105,6 +110,7 @@ class RedisStore(Store):
             raise StoreURLError(f"?prefix={self._prefix}: it is of letters, digits and _.:/-")
         self._key = lru_cache(4096)(partial(key_of, self._prefix))
         self._clients: dict[Process, Client] = {}
+        self._latest: dict[Address, Latest] = {}
 
     @classmethod
     def from_client(cls, client: Any, url: StoreURL) -> Self:
@@ -144,10 +150,20 @@ class RedisStore(Store):
         return is_sum(change)
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
-        asked = self._adding(address, batch)
-        if asked is None:
+        adds = _sums(batch)
+        if adds is None:
             return beyond(batch)
-        answer: Answer = self._ask(asked, timeout)
+        latest = self._latest.get(address)
+        if latest is not None:
+            following = follow(latest, self._key(address), batch, adds, now())
+            if following is not None:
+                began = time.monotonic()
+                came = self._follow(address, following, timeout)
+                if came is not None:
+                    return came
+                if timeout is not None:
+                    timeout = max(timeout - (time.monotonic() - began), 0.0)
+        answer: Answer = self._ask(self._adding(address, batch, adds, alone=True), timeout)
         return answer
 
     def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
@@ -155,11 +171,11 @@ class RedisStore(Store):
         many: dict[int, Asked] = {}
         for at, step in enumerate(steps):
             if isinstance(step, Settle):
-                asked = self._adding(*step)
-                if asked is None:
+                adds = _sums(step.batch)
+                if adds is None:
                     came[at] = beyond(step.batch)
                     continue
-                many[at] = asked
+                many[at] = self._adding(*step, adds)
             elif isinstance(step, Replace):
                 many[at] = self._replacing(*step)
             else:
@@ -238,6 +254,7 @@ class RedisStore(Store):
 
     def _replacing(self, address: Address, old: Record | None, new: Record) -> Asked:
         key = self._key(address)
+        self._latest.pop(address, None)
         pairs, gone = changed(old, new)
         name = f"{new.stamp.writer} {new.stamp.number}"
         there = ("", "", "", "")
@@ -263,37 +280,61 @@ class RedisStore(Store):
 
         return Asked(request, done)
 
-    def _adding(self, address: Address, batch: Batch) -> Asked | None:
-        """How to settle ``batch``; None: it is beyond the script's arithmetic."""
-        adds = sums(batch)
+    def _adding(self, address: Address, batch: Batch, adds: Sums, *, alone: bool = False) -> Asked:
+        """How to have the script settle ``batch``, which comes to ``adds``.
+
+        ``alone``: others are likely to follow it by themselves.
+        """
         writer, number, since = batch[:3]
-        if adds is None:
-            return None
         total, lowest, highest, expected = adds
-        if not (max(highest, since) < LIMIT and lowest > -LIMIT):
-            return None
         base = b"-" if expected is None else b"%d" % expected
         name = b"%b %d" % (writer.encode(), number)
+        key = self._key(address)
         request = ADD.call(
-            (self._key(address),),
+            (key,),
             b"%b %d %d %d %d %b %d %d"
             % (name, since, total, lowest, highest, base, now(), self.writers),
         )
+        before = self._latest.pop(address, None)
 
         def done(answer: Any) -> Answer:
             try:
                 if answer == name:
                     return beyond(batch)
-                who, which, revision, time, before, _, _, low, high = answer.split()
+                told = answer.split(b" ", 9)
+                who, which, revision, time, value, _, _, low, high, _ = told
                 if b"%b %b" % (who, which) != name:
                     raise self._strange(answer)
                 minimum = None if low == b"-" else int(low)
                 maximum = None if high == b"-" else int(high)
-                return added(batch, int(before), int(revision), int(time), minimum, maximum)
+                came = added(batch, int(value), int(revision), int(time), minimum, maximum)
             except (AttributeError, ValueError):
                 raise self._strange(answer) from None
+            if alone:
+                if len(self._latest) >= LATEST:
+                    self._latest.clear()
+                self._latest[address] = written(before, key, came, told)
+            return came
 
         return make(Asked, (request, done))
+
+    def _follow(
+        self, address: Address, following: Following, timeout: float | None
+    ) -> Answer | None:
+        """What comes of it; None: the record is not the one any more that this process left."""
+        request, name = following[:2]
+
+        def done(told: Any) -> Answer | None:
+            if told == name:
+                answer, self._latest[address] = following.outcome()
+                return answer
+            if told == name + b" -":
+                return None
+            raise self._strange(told)
+
+        self._latest.pop(address, None)
+        came: Answer | None = self._ask(make(Asked, (request, done)), timeout)
+        return came
 
     def _client(self) -> Client:
         client = self._clients.get(here())
@@ -383,6 +424,14 @@ class RedisStore(Store):
                 if value is not None:
                     values[address] = value
         return values
+
+
+def _sums(batch: Batch) -> Sums | None:
+    """What ``batch`` adds; None: it is beyond the scripts' arithmetic."""
+    adds = sums(batch)
+    if adds is None or not (max(adds.highest, batch.since) < LIMIT and adds.lowest > -LIMIT):
+        return None
+    return adds
 
 
 def _are_texts(fields: list[Any]) -> bool:

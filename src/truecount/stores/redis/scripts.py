@@ -8,10 +8,15 @@ refuses where it refuses any (no memory, a replica, no permission).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["ADD", "LIMIT", "READ", "REMOVE", "REPLACE", "Request", "Script", "command", "text_of"]
+from truecount.record import make
+
+__all__ = [
+    *("ADD", "LIMIT", "NEXT", "READ", "REMOVE", "REPLACE"),
+    *("Request", "Script", "command", "packed", "text_of"),
+]
 
 LIMIT: Final = 2**52
 """Lua's numbers are doubles: sums of two numbers below this are exact."""
@@ -31,7 +36,12 @@ class Request(NamedTuple):
 
 def command(*parts: bytes) -> bytes:
     """A command, as it travels."""
-    return b"*%d\r\n%b" % (len(parts), _pack(parts))
+    return b"*%d\r\n%b" % (len(parts), packed(*parts))
+
+
+def packed(*parts: bytes) -> bytes:
+    """Parts of a command, as they travel."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class Script:
@@ -40,18 +50,18 @@ class Script:
     def __init__(self, text: str) -> None:
         encoded = text.encode()
         self.digest = hashlib.sha1(encoded, usedforsecurity=False).hexdigest().encode()
-        self._by_hash = _pack((b"EVALSHA", self.digest))
-        self._by_text = _pack((b"EVAL", encoded))
+        self._by_hash = packed(b"EVALSHA", self.digest)
+        self._by_text = packed(b"EVAL", encoded)
 
     def call(self, keys: Sequence[bytes], *arguments: bytes) -> Request:
         """The request to run it on ``keys``, which lie in one slot."""
-        head = b"*%d\r\n" % (3 + len(keys) + len(arguments))
-        tail = _pack((b"%d" % len(keys), *keys, *arguments))
-        return Request(keys[0], head + self._by_hash + tail, (head, self._by_text, tail))
+        tail = packed(b"%d" % len(keys), *keys, *arguments)
+        return self.request(keys[0], 1 + len(keys) + len(arguments), tail)
 
-
-def _pack(parts: Iterable[bytes]) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+    def request(self, key: bytes, count: int, tail: bytes) -> Request:
+        """The request that ends with ``count`` parts, ``tail``, from the number of keys on."""
+        head = b"*%d\r\n" % (2 + count)
+        return make(Request, (key, head + self._by_hash + tail, (head, self._by_text, tail)))
 
 
 def text_of(value: object) -> bytes:
@@ -121,19 +131,35 @@ line = string.format('%s %.0f %s %s %s + %s %s', number, r + 1, time, value, aft
 if last == writer then
     redis.call('HSET', key, 'value', after, mine, line)
 else
-    redis.call('HSET', key, 'truecount', string.format('1 live %.0f', h),
-        'value', after, 'last', writer, mine, line)
+    state = string.format('1 live %.0f', h)
+    redis.call('HSET', key, 'truecount', state, 'value', after, 'last', writer, mine, line)
 end
 -- A line too many does no harm, should Redis refuse this.
 if gone then redis.pcall('HDEL', key, unpack(gone)) end
-return writer .. ' ' .. line
+return writer .. ' ' .. line .. ' ' .. state
 """)
 """Adds up to 2**52 by itself: ``writer number since total lowest highest expected now keep``.
 
 ``expected`` is the value that it is to be added to, or ``-``.
 
-Answers ``writer`` and its new line when all of the batch was applied, and
-``writer number`` when there is more to it, having written nothing.
+Answers ``writer``, its new line and ``truecount`` when all of the batch was applied,
+and ``writer number`` when there is more to it, having written nothing.
+"""
+
+NEXT: Final = Script("""
+local key, mine = KEYS[1], ARGV[1]
+local there = redis.call('HMGET', key, 'last', 'truecount', 'value', mine)
+if there[1] ~= ARGV[2] or there[2] ~= ARGV[3] or there[3] ~= ARGV[4] or there[4] ~= ARGV[5] then
+    return ARGV[8] .. ' -'
+end
+redis.call('HSET', key, 'value', ARGV[6], mine, ARGV[7])
+return ARGV[8]
+""")
+"""Adds where the record is still the one that this writer left: what `ADD` would write.
+
+The field of the writer's line; ``last``, ``truecount``, ``value`` and that line, as they
+are; ``value`` and the line, as they shall be; ``writer number``, which is the answer, with
+a ``-`` when nothing was written.
 """
 
 READ: Final = Script("""
