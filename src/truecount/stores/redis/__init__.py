@@ -333,8 +333,7 @@ class RedisStore(Store):
             raise self._strange(told)
 
         self._latest.pop(address, None)
-        came: Answer | None = self._ask(make(Asked, (request, done)), timeout)
-        return came
+        return self._client().ask(request, timeout, done, proven=True)
 
     def _client(self) -> Client:
         client = self._clients.get(here())

@@ -133,14 +133,15 @@ class Asked(NamedTuple):
 class Timed:
     """A socket that receives until ``span`` seconds after the latest sending, however little.
 
-    A socket's own time-out begins again with every byte.
+    So it does while redis-py connects; then `begin` says how many there are. A socket's
+    own time-out begins again with every byte.
     """
 
-    __slots__ = ("_span", "_until", "bare", "span")
+    __slots__ = ("_span", "_until", "_usual", "bare")
 
     def __init__(self, connected: Any, span: float) -> None:
         self.bare = connected
-        self.span = span
+        self._usual = span
         self._span: float | None = None  # what the socket was told
         self._until = time.monotonic() + span
 
@@ -152,7 +153,7 @@ class Timed:
         self.bare.settimeout(span)
 
     def sendall(self, data: Any) -> None:
-        self.begin()
+        self.begin(self._usual)
         self.bare.sendall(data)
 
     def recv(self, *arguments: Any) -> Any:
@@ -163,9 +164,8 @@ class Timed:
         self.hurry()
         return self.bare.recv_into(*arguments)
 
-    def begin(self) -> None:
+    def begin(self, span: float) -> None:
         """From now on there are ``span`` seconds."""
-        span = self.span
         self._until = time.monotonic() + span
         if self._span is None or not span <= self._span <= 1.01 * span:
             self.settimeout(span)
@@ -217,8 +217,7 @@ class Link:
 
     def send(self, packed: bytes, span: float) -> None:
         """Send commands, whose answers are awaited for ``span`` seconds from now on."""
-        self._socket.span = span
-        self._socket.begin()
+        self._socket.begin(span)
         self._send(packed)
 
     def read(self) -> Any:
@@ -317,9 +316,9 @@ class Client:
                         )
                     return self._ask(node, packed, deadline, understand)
                 except errors.NoScriptError:
-                    if packed is not request.packed or not request.in_full:
+                    if packed is not request.packed or request.script is None:
                         raise
-                    packed = b"".join(request.in_full)
+                    packed = request.script.in_full(packed)
                 except errors.ResponseError as error:
                     redirected = _redirection(error)
                     if redirected is None or node.place is None:
@@ -452,11 +451,13 @@ class Client:
     ) -> T:
         link, span = self._take(node, deadline)
         try:
-            with link:
-                link.send(packed, span)
-                answer = understand(link.read())
+            link.send(packed, span)
+            answer = understand(link.read())
         except errors.ResponseError as error:
             self._give(node, link, error)  # an answer too
+            raise
+        except BaseException:  # as `with link` does, but faster
+            link.close()
             raise
         self._give(node, link)
         return answer

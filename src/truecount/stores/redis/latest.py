@@ -65,7 +65,7 @@ def written(before: Latest | None, key: bytes, answer: Answer, told: list[bytes]
     if in_a_row < ENOUGH:
         return make(Latest, (view, in_a_row, b"", b"", b""))
     writer, *line, state = told
-    fixed = packed(b"1", key, b"w:" + writer, writer, state)
+    fixed = NEXT.head(9) + packed(b"1", key, b"w:" + writer, writer, state)
     there = packed(line[4], b" ".join(line))
     return make(Latest, (view, in_a_row, fixed, there, b" ".join(line[6:])))
 
@@ -95,6 +95,6 @@ def follow(before: Latest, key: bytes, batch: Batch, adds: Sums, now: int) -> Fo
     line = b"%d %d %d %d %b + %b" % (number, revision + 1, time, value, after, bounds)
     left = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(after), after, len(line), line)
     whose = b"%b %d" % (writer.encode(), number)
-    tail = b"%b%b%b$%d\r\n%b\r\n" % (fixed, there, left, len(whose), whose)
-    request = NEXT.request(key, 10, tail)
+    sent = b"%b%b%b$%d\r\n%b\r\n" % (fixed, there, left, len(whose), whose)
+    request = make(Request, (key, sent, NEXT))
     return make(Following, (request, whose, before, batch, time, left))

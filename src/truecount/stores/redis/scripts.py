@@ -23,15 +23,14 @@ LIMIT: Final = 2**52
 
 
 class Request(NamedTuple):
-    """A request that concerns ``key``: as it is sent, and where Redis has lost the script.
+    """A request that concerns ``key``, as it is sent, and the script that it runs, if any.
 
-    ``key`` decides which node of a cluster it goes to. ``in_full`` is in parts, since it
-    is hardly ever sent; none where no script is needed.
+    ``key`` decides which node of a cluster it goes to.
     """
 
     key: bytes
     packed: bytes
-    in_full: tuple[bytes, ...] = ()
+    script: Script | None = None
 
 
 def command(*parts: bytes) -> bytes:
@@ -56,12 +55,15 @@ class Script:
     def call(self, keys: Sequence[bytes], *arguments: bytes) -> Request:
         """The request to run it on ``keys``, which lie in one slot."""
         tail = packed(b"%d" % len(keys), *keys, *arguments)
-        return self.request(keys[0], 1 + len(keys) + len(arguments), tail)
+        return make(Request, (keys[0], self.head(len(keys) + len(arguments)) + tail, self))
 
-    def request(self, key: bytes, count: int, tail: bytes) -> Request:
-        """The request that ends with ``count`` parts, ``tail``, from the number of keys on."""
-        head = b"*%d\r\n" % (2 + count)
-        return make(Request, (key, head + self._by_hash + tail, (head, self._by_text, tail)))
+    def head(self, count: int) -> bytes:
+        """How a request begins that has ``count`` keys and arguments."""
+        return b"*%d\r\n%b" % (3 + count, self._by_hash)
+
+    def in_full(self, request: bytes) -> bytes:
+        """What to send where Redis has lost the script: ``request`` with its text."""
+        return request.replace(self._by_hash, self._by_text, 1)
 
 
 def text_of(value: object) -> bytes:
