@@ -24,8 +24,9 @@ from truecount.moment import now
 from truecount.record import Address, Record
 from truecount.settle import settle
 from truecount.stores.dynamodb.layout import replacement
-from truecount.stores.redis.layout import key_of
-from truecount.stores.redis.scripts import ADD
+from truecount.stores.redis.latest import ENOUGH
+from truecount.stores.redis.layout import key_of, state
+from truecount.stores.redis.scripts import NEXT
 from truecount.stores.simpledb.item import TIMESTAMP, layout, read_item
 
 __all__ = ["ALONE", "replayed"]
@@ -77,15 +78,21 @@ def _postgresql(place: Place, store: Store, stack: ExitStack, first: Record, sec
 
 
 def _redis(place: Place, store: Store, stack: ExitStack, first: Record, second: Record) -> Add:
-    """Likewise."""
+    """The one of two records is made the other, in turn."""
     client = stack.enter_context(redis.Redis(port=place.port, single_connection_client=True))
-    key = key_of("truecount", ADDRESS)
-    numbers = itertools.count(second.stamp.number)
-    name = f"{first.stamp.writer} %d {first.stamp.revision} 1 0 1 - %d 64"
+    counter = Counter(*ADDRESS, store=store)
+    for _ in range(ENOUGH + 1):
+        counter.add()  # until the script is there
+    first, second = _two(store)
+    writer = first.stamp.writer
+    there, after = [(each.value, each.ledger.lines[writer]) for each in (first, second)]
+    fixed = NEXT.digest.decode(), 1, key_of("truecount", ADDRESS), f"w:{writer}", writer
+    turns = itertools.cycle([(*there, *after), (*after, *there)])
+    name = f"{writer} {second.stamp.number}"
 
     def add() -> None:
-        answer: Any = client.evalsha(ADD.digest.decode(), 1, key, name % (next(numbers), now()))
-        assert answer.count(b" ") > 1, answer
+        answer: Any = client.evalsha(*fixed, state(first), *next(turns), name)
+        assert answer == name.encode(), answer
 
     return add
 

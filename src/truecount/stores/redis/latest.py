@@ -14,7 +14,7 @@ from truecount.record import View, make
 from truecount.stores.redis.scripts import LIMIT, NEXT, Request, packed
 from truecount.sums import Sums, added
 
-__all__ = ["Following", "Latest", "follow", "written"]
+__all__ = ["ENOUGH", "Following", "Latest", "follow", "written"]
 
 ENOUGH: Final = 8
 """So many writes in a row by this process, and the next is likely to be its own too.
