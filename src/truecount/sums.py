@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from truecount.change import BEYOND, DECIDED, Add, Answer, Batch, Change, CompareAndSet, Receipt
+from truecount.change import BEYOND, DECIDED, Add, Answer, Batch, Change, CompareAndSet, made
 from truecount.record import Stamp, View, make
 
 __all__ = ["Sums", "added", "beyond", "is_sum", "sums"]
@@ -79,7 +79,7 @@ def added(
     value = before
     for change in batch.changes:
         after = value + change.amount if type(change) is Add else change.result(value)
-        outcomes.append(Receipt(after, value, revision, time))
+        outcomes.append(made(after, value, revision, time))
         value = after
     view = make(View, (value, make(Stamp, (revision, writer, number)), time, minimum, maximum))
     return make(Answer, (writer, number, since, DECIDED, tuple(outcomes), view, True))
