@@ -89,10 +89,11 @@ def _redis(place: Place, store: Store, stack: ExitStack, first: Record, second: 
     fixed = NEXT.digest.decode(), 1, key_of("truecount", ADDRESS), f"w:{writer}", writer
     turns = itertools.cycle([(*there, *after), (*after, *there)])
     name = f"{writer} {second.stamp.number}"
+    done = f"{name} +".encode()
 
     def add() -> None:
         answer: Any = client.evalsha(*fixed, state(first), *next(turns), name)
-        assert answer == name.encode(), answer
+        assert answer == done, answer
 
     return add
 

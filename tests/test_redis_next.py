@@ -21,6 +21,7 @@ from redis_server import is_write, serving
 from truecount import (
     BoundsError,
     Counter,
+    CounterError,
     CounterNotFoundError,
     DamagedRecordError,
     Domain,
@@ -425,6 +426,44 @@ def test_a_fork(watched: Watched, server: Redis) -> None:
             c.add(1)
         assert os.waitpid(child, 0)[1] == 0
         assert c.refresh() == ENOUGH + 42
+
+
+def test_a_fork_after_it_was_in_vain(
+    watched: Watched, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that forks just then: the child sends nothing of its parent's, and is told so."""
+    c = watched.counter()
+    with connect(f"{server.store}?timeout=9") as other:
+        Counter(DOMAIN, c.name, store=other).add(10)
+    children: list[int] = []
+    ask = client.Client.ask
+
+    def forking(*arguments: Any, **options: Any) -> Any:
+        answer = ask(*arguments, **options)
+        if not children:
+            children.append(os.fork())
+        return answer
+
+    monkeypatch.setattr(client.Client, "ask", forking)
+    watched.asked()
+    try:
+        told = c.add(1) == 11
+    except CounterError as error:
+        told = "forked" in str(error) and not children[0]
+    if not children[0]:
+        os._exit(0 if told else 1)
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert watched.asked() == ["next", "add"]
+    assert c.refresh() == 11
+
+
+def test_where_answered_requests_come_again(server: Redis) -> None:
+    """With ``?fence=always`` it is not used: one in vain could be done later."""
+    with Watched.before(server.port, "?fence=always") as watched:
+        c = Counter(DOMAIN, "again", store=watched.store)
+        for _ in range(ENOUGH + 2):
+            c.add(1)
+        assert "next" not in watched.asked()
 
 
 def test_a_full_server() -> None:

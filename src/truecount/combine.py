@@ -638,8 +638,8 @@ def line_at(store: Store, address: Address, revision: int) -> Line:
 def lines_at(store: Store, domain: str, names: Iterable[str], kept: dict[str, Line]) -> list[Line]:
     """The lines for the counters ``names`` in ``domain``, as `line_at` has them.
 
-    ``kept`` has some by name, which may be those of the parent of this process; the others are
-    put there.
+    ``kept`` has some by name, and gets the others. After a fork it holds those of the parent,
+    which are replaced.
     """
     with _lock:
         lines = _lines_of(store)

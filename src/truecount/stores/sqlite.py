@@ -511,7 +511,8 @@ class SQLiteStore(Store):
             record, answer = settle(_record_of(latest), batch, now, self.writers)
             settled = record and _latest_of(row, record)
             if settled is not None:
-                return (settled[1], settled[2], row, ledger, value), settled, answer
+                _, digits, text, _, _ = settled
+                return (digits, text, row, ledger, value), settled, answer
         return None
 
     def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:

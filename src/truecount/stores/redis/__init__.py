@@ -154,13 +154,16 @@ class RedisStore(Store):
         if adds is None:
             return beyond(batch)
         latest = self._latest.get(address)
-        if latest is not None:
+        # Where answered requests come again, one that was in vain could be done later.
+        if latest is not None and not self.always_fence:
             following = follow(latest, self._key(address), batch, adds, now())
             if following is not None:
-                began = time.monotonic()
+                began, process = time.monotonic(), here()
                 came = self._follow(address, following, timeout)
                 if came is not None:
                     return came
+                if here() is not process:  # forked in a signal's handler: it is the parent's
+                    raise Ambiguous(StoreUnavailableError("the process was forked meanwhile"))
                 if timeout is not None:
                     timeout = max(timeout - (time.monotonic() - began), 0.0)
         answer: Answer = self._ask(self._adding(address, batch, adds, alone=True), timeout)
@@ -325,7 +328,7 @@ class RedisStore(Store):
         request, name = following[:2]
 
         def done(told: Any) -> Answer | None:
-            if told == name:
+            if told == name + b" +":
                 answer, self._latest[address] = following.outcome()
                 return answer
             if told == name + b" -":

@@ -155,13 +155,13 @@ if there[1] ~= ARGV[2] or there[2] ~= ARGV[3] or there[3] ~= ARGV[4] or there[4]
     return ARGV[8] .. ' -'
 end
 redis.call('HSET', key, 'value', ARGV[6], mine, ARGV[7])
-return ARGV[8]
+return ARGV[8] .. ' +'
 """)
 """Adds where the record is still the one that this writer left: what `ADD` would write.
 
 The field of the writer's line; ``last``, ``truecount``, ``value`` and that line, as they
 are; ``value`` and the line, as they shall be; ``writer number``, which is the answer, with
-a ``-`` when nothing was written.
+a ``+``, or a ``-`` when nothing was written.
 """
 
 READ: Final = Script("""
