@@ -41,7 +41,7 @@ from truecount import (
     drive,
     turn,
 )
-from truecount.change import Answer, Batch, Change
+from truecount.change import Add, Answer, Batch, Change
 from truecount.combine import SENT, Line
 from truecount.record import Address, Record
 from truecount.testing.faulty import FaultyStore
@@ -283,9 +283,9 @@ def one_strike(
         began.set()
         if not first:
             until(lambda: line.waiting or over.is_set())
-        there = len(line.waiting)
         behind.append(told_by(lambda: c.add(100)))
-        until(lambda: len(line.waiting) > there or behind[0].done())
+        # The victim may leave just now, so that their number tells nothing.
+        until(lambda: Add(100) in [each.change for each in line.waiting] or behind[0].done())
 
     def fill() -> None:
         if store.value() // 10 % 10:
