@@ -16,8 +16,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import wait_until
-from redis_server import is_write, serving
+from redis_server import is_write, replicating, serving
 from truecount import (
     BoundsError,
     Counter,
@@ -486,13 +485,9 @@ def test_replicas() -> None:
     """With ``?wait=`` it waits for them as ever."""
     with (
         serving(repl_diskless_sync_delay=0) as primary,
-        serving(replicaof=f"127.0.0.1 {primary.port}", appendonly="no") as replica,
-        redis.Redis(port=replica.port) as there,
+        replicating(primary) as (replica, there),
         Watched.before(primary.port, "?wait=1&read_timeout=0.4") as watched,
     ):
-        wait_until(
-            lambda: there.info("replication")["master_link_status"] == "up", "it has what there is"
-        )
         c = watched.counter()
         c.add(1)
         assert watched.asked() == ["next"]

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -22,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from helpers import wait_until
-from redis_server import is_write, serving, serving_cluster
+from redis_server import is_write, replicating, serving, serving_cluster
 from truecount import (
     Counter,
     InvalidTypeError,
@@ -672,19 +671,6 @@ def test_a_disk_that_fails() -> None:
 
 
 # Replicas and settings
-
-
-@contextlib.contextmanager
-def replicating(server: Redis) -> Iterator[tuple[Redis, Any]]:
-    """A replica of ``server`` that has all it had, and a bare client of it."""
-    # A replica that writes a log is not stopped before it has written the first.
-    with (
-        serving(replicaof=f"127.0.0.1 {server.port}", appendonly="no") as replica,
-        redis.Redis(port=replica.port) as there,
-    ):
-        while there.info("replication")["master_link_status"] != "up":
-            time.sleep(0.05)
-        yield replica, there
 
 
 def test_replicas(fresh: Redis) -> None:

@@ -95,8 +95,8 @@ class Service(ABC):
             request = wire.signed(operation, fields, body)
         except Exception as error:  # whatever is wrong: nothing was sent
             trouble = f"{self.shown} cannot be asked: {error or type(error).__name__}"
-            passing = not isinstance(error, UNASKED) and is_passing(error)
-            raise (StoreUnavailableError if passing else StoreError)(trouble) from error
+            kind = StoreUnavailableError if is_passing(error) else StoreError
+            raise kind(trouble) from error
         with self.errors(what):
             return wire.post(request, span)
 
@@ -153,7 +153,7 @@ def is_passing(error: Exception) -> bool:
     """Whether a failure to get credentials may be over at the next attempt."""
     if isinstance(error, ClientError):
         return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500)
-    return isinstance(error, BotoCoreError | OSError)
+    return isinstance(error, BotoCoreError | OSError) and not isinstance(error, UNASKED)
 
 
 def _is_unreached_proxy(error: Exception) -> bool:

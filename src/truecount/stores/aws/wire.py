@@ -55,9 +55,14 @@ class Wire:
     def signed(
         self, operation: str, fields: Mapping[str, str], body: bytes | dict[str, str]
     ) -> AWSRequest:
-        """The request to post ``body``, or a form. Nothing is sent, but for credentials maybe."""
+        """The request to post ``body``, or a form. Nothing is sent, but for credentials maybe.
+
+        Raises what botocore does about them, and `ValueError`.
+        """
         request = AWSRequest("POST", self._url, {**self._fields, **fields}, body)
         sign(self._client, operation, request)
+        if any("\n" in text or "\r" in text for text in request.headers.values()):
+            raise ValueError("the credentials, or the user agent, have more than one line")
         return request
 
     def post(self, request: AWSRequest, span: float) -> Reply:

@@ -30,7 +30,7 @@ from truecount.record import Address, Record, make
 from truecount.steps import Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Store, patiently
 from truecount.stores.redis.client import Asked, Client, Node, Place, Target
-from truecount.stores.redis.latest import Following, Latest, follow, written
+from truecount.stores.redis.latest import Foreseen, Latest, foresee, written
 from truecount.stores.redis.layout import (
     address_of,
     changed,
@@ -156,10 +156,10 @@ class RedisStore(Store):
         latest = self._latest.get(address)
         # Where answered requests come again, one that was in vain could be done later.
         if latest is not None and not self.always_fence:
-            following = follow(latest, self._key(address), batch, adds, now())
-            if following is not None:
+            foreseen = foresee(latest, self._key(address), batch, adds, now())
+            if foreseen is not None:
                 began, process = time.monotonic(), here()
-                came = self._follow(address, following, timeout)
+                came = self._ask_next(address, foreseen, timeout)
                 if came is not None:
                     return came
                 if here() is not process:  # forked in a signal's handler: it is the parent's
@@ -321,15 +321,15 @@ class RedisStore(Store):
 
         return make(Asked, (request, done))
 
-    def _follow(
-        self, address: Address, following: Following, timeout: float | None
+    def _ask_next(
+        self, address: Address, foreseen: Foreseen, timeout: float | None
     ) -> Answer | None:
         """What comes of it; None: the record is not the one any more that this process left."""
-        request, name = following[:2]
+        request, name = foreseen[:2]
 
         def done(told: Any) -> Answer | None:
             if told == name + b" +":
-                answer, self._latest[address] = following.outcome()
+                answer, self._latest[address] = foreseen.outcome()
                 return answer
             if told == name + b" -":
                 return None

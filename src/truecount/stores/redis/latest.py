@@ -14,7 +14,7 @@ from truecount.record import View, make
 from truecount.stores.redis.scripts import LIMIT, NEXT, Request, packed
 from truecount.sums import Sums, added
 
-__all__ = ["ENOUGH", "Following", "Latest", "follow", "written"]
+__all__ = ["ENOUGH", "Foreseen", "Latest", "foresee", "written"]
 
 ENOUGH: Final = 8
 """So many writes in a row by this process, and the next is likely to be its own too.
@@ -37,7 +37,7 @@ class Latest(NamedTuple):
     bounds: bytes = b""
 
 
-class Following(NamedTuple):
+class Foreseen(NamedTuple):
     """A batch that is likely to come next: its request, and what is so once that is done."""
 
     request: Request
@@ -70,7 +70,7 @@ def written(before: Latest | None, key: bytes, answer: Answer, told: list[bytes]
     return make(Latest, (view, in_a_row, fixed, there, b" ".join(line[6:])))
 
 
-def follow(before: Latest, key: bytes, batch: Batch, adds: Sums, now: int) -> Following | None:
+def foresee(before: Latest, key: bytes, batch: Batch, adds: Sums, now: int) -> Foreseen | None:
     """How to write ``batch`` after ``before``; None: it is not likely to come next, or to be done.
 
     A refusal is justified by what is true now, not by what was known.
@@ -97,4 +97,4 @@ def follow(before: Latest, key: bytes, batch: Batch, adds: Sums, now: int) -> Fo
     whose = b"%b %d" % (writer.encode(), number)
     sent = b"%b%b%b$%d\r\n%b\r\n" % (fixed, there, left, len(whose), whose)
     request = make(Request, (key, sent, NEXT))
-    return make(Following, (request, whose, before, batch, time, left))
+    return make(Foreseen, (request, whose, before, batch, time, left))
