@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -17,14 +16,13 @@ from typing import Final
 
 from bench.page import Section, table
 from bench.peers.load import ENGINES, in_threads
+from bench.peers.measure import PROCESSES, quiet
 from bench.peers.model import OURS, Place
-from truecount import StoreWarning
 
 __all__ = ["measure"]
 
 ROUNDS: Final = 5
 SECONDS: Final = 2.0
-PROCESSES: Final = 4
 THREADS: Final = 8
 KEYS: Final = ("sqlite", "redis", "redis-memory")
 
@@ -35,7 +33,7 @@ def measure(advance: Callable[[float], object]) -> Section:
     spawn = multiprocessing.get_context("spawn")
     for done, key in enumerate(KEYS):
         engine = ENGINES[key]
-        with engine.start(Path.cwd()) as place, spawn.Pool(PROCESSES, _quiet) as pool:
+        with engine.start(Path.cwd()) as place, spawn.Pool(PROCESSES, quiet) as pool:
             rates: list[tuple[float, ...]] = []
             for _ in range(ROUNDS):
                 apart = _rate(pool, key, OURS, [_apart(place, n) for n in range(PROCESSES)])
@@ -75,7 +73,3 @@ def _apart(place: Place, number: int) -> Place:
     if place.port:
         return place._replace(url=f"{path}?{query}&prefix=apart{number}")
     return place._replace(url=f"{path}{number}?{query}")
-
-
-def _quiet() -> None:
-    warnings.simplefilter("ignore", StoreWarning)

@@ -21,7 +21,7 @@ from bench.peers.model import OURS, Contender, Engine, Place
 from truecount import Domain, StoreWarning, connect
 from truecount.testing.proxy import Proxy
 
-__all__ = ["PROCESSES", "THREADS", "Case", "Figures", "Found", "measure"]
+__all__ = ["PROCESSES", "THREADS", "Case", "Figures", "Found", "measure", "quiet"]
 
 ROUNDS: Final = 5
 SECONDS: Final = 1.0
@@ -102,7 +102,7 @@ def measure(key: str, advance: Callable[[float], object]) -> Found:
     syncs: list[float] = []
     requests = {}
     spawn = multiprocessing.get_context("spawn")
-    with engine.start(Path.cwd()) as place, spawn.Pool(PROCESSES, _quiet) as pool:
+    with engine.start(Path.cwd()) as place, spawn.Pool(PROCESSES, quiet) as pool:
         run = _Run(key, place, pool)
         for done, case in enumerate(cases):
             contenders = [each for each in engine.contenders if _counts(each, case)]
@@ -133,7 +133,8 @@ def measure(key: str, advance: Callable[[float], object]) -> Found:
     return Found(engine, figures, requests, syncs)
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Have a process of a pool not warn of settings that are chosen for the comparison."""
     warnings.simplefilter("ignore", StoreWarning)
 
 
