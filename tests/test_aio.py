@@ -7,6 +7,7 @@ import concurrent.futures.thread
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -403,6 +404,38 @@ def test_a_loop_that_is_not_run_any_more(url: str) -> None:
     c = Counter("mydomain", "counter1", store=store)
     assert c.add(10, timeout=5) == 11
     loop.close()
+
+
+def test_a_loop_that_is_over_is_forgotten(url: str) -> None:
+    """Nothing of a loop is left once it has ended, however many have added."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        c = await AsyncCounter.open("mydomain", "counter1", store=url)
+        await asyncio.gather(*[c.add() for _ in range(10)], c.add(timeout=None))
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
+
+
+def test_loops_that_take_turns(url: str) -> None:
+    """Loops that run in turn, in one thread, keep one alarm each."""
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    store = connect(url)
+    counters = [
+        loop.run_until_complete(AsyncCounter.open("mydomain", "counter1", store=store))
+        for loop in loops
+    ]
+    for _ in range(20):
+        for loop, counter in zip(loops, counters, strict=True):
+            loop.run_until_complete(counter.add(timeout=3600))
+    assert [len(loop._scheduled) for loop in loops] == [1, 1]  # type: ignore[attr-defined]
+    for loop in loops:
+        loop.close()
+    assert Counter("mydomain", "counter1", store=store) == 40
 
 
 async def closed_in_line(store: SlowStore, closing: AbstractContextManager[Any]) -> int:

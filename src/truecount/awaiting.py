@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from truecount.change import Change
 from truecount.combine import Decided, Line, Ticket, note, told
@@ -80,7 +80,7 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
     `Pending` when that is unknown. Cancelled, it leaves the line if the change
     was not sent; else the change is seen through, and the exception carries a note.
     """
-    caller = _Caller(line, change, store, timeout)
+    caller = _Caller(line, change, store)
     try:
         caller.join(timeout)
         await caller.future
@@ -89,7 +89,7 @@ async def ask(line: Line, change: Change, store: Store, timeout: float | None) -
         raise
     finally:
         if caller.alarm is not None:
-            caller.alarm.forget(caller)
+            caller.alarm.callers.pop(caller, None)
     if caller.failure is not None:
         raise caller.failure
     return told(caller)
@@ -100,10 +100,11 @@ class _Caller(Ticket):
 
     __slots__ = ("alarm", "begun", "box", "end", "failure", "future", "job", "store")
 
-    def __init__(self, line: Line, change: Change, store: Store, timeout: float | None) -> None:
+    def __init__(self, line: Line, change: Change, store: Store) -> None:
         super().__init__(line, change)
         loop = asyncio.get_running_loop()
-        self.box = _box(loop)
+        box = _latest.box and _latest.box()
+        self.box = box if box and box.loop is loop else _box(loop)
         self.future: asyncio.Future[None] = loop.create_future()
         self.store = store
         self.failure: BaseException | None = None
@@ -111,12 +112,11 @@ class _Caller(Ticket):
         self.begun = False
         self.end: float | None = None
         self.alarm: _Alarm | None = None
-        if timeout is not None:
-            self.end = time.monotonic() + timeout
 
     def join(self, timeout: float | None) -> None:
         """Stand in line, for ``timeout`` seconds at most. Whatever happens, `leave` may follow."""
         if timeout is not None:
+            self.end = time.monotonic() + timeout
             self.alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
             self.alarm.callers[self] = None
         thread = threading.get_ident()  # as `_inside` does, but faster
@@ -191,7 +191,7 @@ class _Caller(Ticket):
 class _Box:
     """What a loop is to look at, posted by threads: they wake it once for all of it."""
 
-    __slots__ = ("alarms", "called", "loop", "posted")
+    __slots__ = ("__weakref__", "alarms", "called", "loop", "posted")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -242,10 +242,6 @@ class _Alarm:
         self.callers: dict[_Caller, None] = {}  # in the order of their coming
         self.timer = box.loop.call_later(timeout, self.ring)
 
-    def forget(self, caller: _Caller) -> None:
-        """Let ``caller`` go, in time."""
-        self.callers.pop(caller, None)
-
     def ring(self) -> None:
         """Tell those whose time is over, and wait for the next; stop when there is none."""
         loop = self.box.loop
@@ -256,7 +252,7 @@ class _Alarm:
             if caller.end > now:
                 self.timer = loop.call_later(caller.end - now, self.ring)
                 return
-            self.forget(caller)
+            del self.callers[caller]
             loop.call_soon(caller.expire)
         self.stop()
 
@@ -266,13 +262,24 @@ class _Alarm:
         self.box.alarms.pop(self.timeout, None)
 
 
-_boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Box] = WeakKeyDictionary()
+class _Latest(threading.local):
+    """The box of the loop that ran in this thread last: it is found faster than the others."""
+
+    box: ref[_Box] | None = None
+
+
+_latest = _Latest()
+_boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_Box]] = WeakKeyDictionary()
 
 
 def _box(loop: asyncio.AbstractEventLoop) -> _Box:
-    box = _boxes.get(loop)
+    """The box of the loop, which those who wait in it keep, and its alarms."""
+    known = _boxes.get(loop)
+    box = None if known is None else known()
     if box is None:
-        box = _boxes[loop] = _Box(loop)
+        box = _Box(loop)
+        _boxes[loop] = ref(box)
+    _latest.box = _boxes[loop]
     return box
 
 
