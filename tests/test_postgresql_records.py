@@ -18,11 +18,13 @@ import pytest
 
 from test_postgresql import schema, started
 from truecount import (
+    BoundsError,
     Counter,
     CounterError,
     DamagedRecordError,
     Domain,
     OutcomeUnknownError,
+    OutOfSyncError,
     Store,
     StoreClosedError,
     StoreError,
@@ -36,6 +38,7 @@ from truecount import (
 from truecount.change import BEYOND, DECIDED, Add, Batch
 from truecount.record import WRITERS, Address, Stamp
 from truecount.settle import settle
+from truecount.steps import Settle
 from truecount.stores.base import Ambiguous
 from truecount.testing.servers import PostgreSQL
 
@@ -97,17 +100,18 @@ def test_a_row_is_as_documented(store: Store, sql: psycopg.Connection[Any]) -> N
     assert sql.execute("SELECT version FROM format").fetchall() == [(1,)]
 
 
-@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("earlier", [None, "first", "second"])
 def test_adds_as_the_oracle_does_with_many_writers(
-    store: Store, sql: psycopg.Connection[Any], tmp_path: Path, *, earlier: bool
+    store: Store, sql: psycopg.Connection[Any], tmp_path: Path, earlier: str | None
 ) -> None:
     """With more writers than a record keeps, record and answer are still those of `settle`.
 
-    So they are in a schema that has the first form of the function.
+    So they are in a schema that has an earlier form of the function.
     """
     counter(store)
     if earlier:
-        text = Path(__file__).with_name("data").joinpath("postgresql_add_1.sql").read_text()
+        data = Path(__file__).with_name("data")
+        text = data.joinpath(f"postgresql_add_1_{earlier}.sql").read_text()
         sql.execute("DROP FUNCTION add_1")
         sql.execute(text.replace('"earlier"', schema(tmp_path)))
     for turn in range(300):
@@ -115,7 +119,10 @@ def test_adds_as_the_oracle_does_with_many_writers(
         record = store.read(ADDRESS, timeout=5)
         assert record is not None
         batch = Batch(writer, turn, record.stamp.revision, (Add(turn), Add(-3)))
-        answer = store.settle(ADDRESS, batch, timeout=5)
+        if turn % 4 < 2:
+            answer = store.settle(ADDRESS, batch, timeout=5)
+        else:  # as `Domain.add` asks
+            (answer,) = store.together([Settle(ADDRESS, batch)], timeout=5)
         after = store.read(ADDRESS, timeout=5)
         assert after is not None
         new, expected = settle(record, batch, after.time, store.writers)
@@ -180,6 +187,9 @@ def test_a_line_that_cannot_be_read_stops_an_addition(
         batch = Batch("new", 1, 2**62, (Add(1),))
         with pytest.raises(DamagedRecordError, match="counter1"):
             other.settle(ADDRESS, batch, timeout=5)
+    sql.execute("UPDATE counters SET others = 'new '")  # cut off behind the name
+    with pytest.raises(DamagedRecordError, match="counter1"):
+        store.settle(ADDRESS, batch, timeout=5)
     sql.execute("UPDATE counters SET others = ''")
     assert c.add(1) == 1
 
@@ -314,6 +324,20 @@ def wait_for(sql: psycopg.Connection[Any], condition: str, count: int) -> None:
     while sql.execute(query).fetchone() != (count,):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_refusal_waits_for_nobody(store: Store, sql: psycopg.Connection[Any]) -> None:
+    """What would not be applied anyway is told at once, whoever has the row locked."""
+    c = counter(store, 5, maximum=5)
+    stale = counter(store)
+    c.subtract(1)
+    with sql.transaction():
+        sql.execute("SELECT FROM counters FOR UPDATE")
+        with pytest.raises(BoundsError):
+            c.add(2, timeout=5)
+        with pytest.raises(OutOfSyncError):
+            stale -= 1
+        assert not c.compare_and_set(1, 2, timeout=5)
 
 
 def test_a_locked_row_is_a_definite_refusal(store: Store, sql: psycopg.Connection[Any]) -> None:

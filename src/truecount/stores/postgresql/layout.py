@@ -32,12 +32,15 @@ _LATEST: Final = """pg_catalog.concat_ws(' ', c.writer, c.number, c.revision, c.
             c.after, c.codes, coalesce(c.minimum::pg_catalog.text, '-'),
             coalesce(c.maximum::pg_catalog.text, '-')) || E'\\n'"""
 
-_PLACE: Final = "pg_catalog.strpos(E'\\n' || c.others, E'\\n' || a_writer || ' ')"
-"""Where the line of ``a_writer`` begins among the others; 0 when it is not there."""
 
-_ROOM: Final = f"""pg_catalog.length(c.others)
-                - pg_catalog.length(pg_catalog.replace(c.others, E'\\n', '')) < {WRITERS - 1}"""
-"""Whether one more line may be added to the others."""
+def _rest(others: str) -> str:
+    """What follows the name of ``a_writer`` in ``others``; empty when it is not there.
+
+    Whatever counts characters instead of bytes, as `strpos` does, takes far longer.
+    """
+    lines = f"E'\\n' || {others} || E'\\n'"  # so that something follows even where it is cut off
+    return f"pg_catalog.split_part({lines}, E'\\n' || a_writer || ' ', 2)"
+
 
 _ADD: Final = {
     **dict.fromkeys(("a_domain", "a_name", "a_writer"), "text"),
@@ -93,21 +96,25 @@ _COUNTED: Final = """
         codes = '+'"""
 """What an addition sets in a row ``c``, but for what is known of other writers."""
 
-_ADDITION: Final = f"""{_COUNTED},
+
+def _addition(others: str, rest: str) -> str:
+    """All that it sets, where ``others`` are the lines and ``rest`` is `_rest` of them."""
+    ends = f"pg_catalog.octet_length(pg_catalog.replace({others}, E'\\n', ''))"
+    room = f"pg_catalog.octet_length({others}) - {ends} < {WRITERS - 1}"
+    # Of whoever has a longer name, no line ends with this one: they differ in the revision.
+    line = f"a_writer || ' ' || pg_catalog.split_part({rest}, E'\\n', 1) || E'\\n'"
+    return f"""{_COUNTED},
         horizon = CASE
-            WHEN c.writer = a_writer OR {_PLACE} > 0 OR {_ROOM} THEN c.horizon
-            ELSE greatest(c.horizon, pg_catalog.split_part(c.others, ' ', 3)::bigint)
+            WHEN c.writer = a_writer OR {rest} <> '' OR {room} THEN c.horizon
+            ELSE greatest(c.horizon, pg_catalog.split_part({others}, ' ', 3)::bigint)
         END,
         others = CASE
             WHEN c.writer = a_writer THEN c.others
-            WHEN {_PLACE} > 0 THEN pg_catalog.left(c.others, {_PLACE} - 1)
-                || pg_catalog.substr(c.others, {_PLACE}
-                    + pg_catalog.strpos(pg_catalog.substr(c.others, {_PLACE}), E'\\n'))
-                || {_LATEST}
-            WHEN {_ROOM} THEN c.others || {_LATEST}
-            ELSE pg_catalog.substr(c.others, pg_catalog.strpos(c.others, E'\\n') + 1) || {_LATEST}
+            WHEN {rest} <> '' THEN pg_catalog.replace({others}, {line}, '') || {_LATEST}
+            WHEN {room} THEN {others} || {_LATEST}
+            ELSE pg_catalog.substr({others}, pg_catalog.strpos({others}, E'\\n') + 1) || {_LATEST}
         END"""
-"""All that it sets."""
+
 
 _SOUND: Final = """c.domain = a_domain AND c.name = a_name AND NOT c.deleted
         AND c.value = c.after AND pg_catalog.scale(c.value) = 0
@@ -119,14 +126,16 @@ _SOUND: Final = """c.domain = a_domain AND c.name = a_name AND NOT c.deleted
             OR c.value + a_highest <= c.maximum AND pg_catalog.scale(c.maximum) = 0)"""
 """In which row it may, whoever adds."""
 
-_ADDABLE: Final = f"""{_SOUND}
+
+def _addable(rest: str) -> str:
+    """In which row it does."""
+    return f"""{_SOUND}
         AND CASE
             WHEN c.writer = a_writer THEN c.number < a_number
-            WHEN {_PLACE} > 0 THEN pg_catalog.split_part(
-                pg_catalog.substr(c.others, {_PLACE}), ' ', 2)::bigint < a_number
+            WHEN {rest} <> '' THEN pg_catalog.split_part({rest}, ' ', 1)::bigint < a_number
             ELSE c.horizon <= a_since
         END"""
-"""In which row it does."""
+
 
 _ADDED: Final = """pg_catalog.concat_ws(' ', c.writer, c.number, c.revision, c.time, c.before,
         coalesce(c.minimum::pg_catalog.text, '-'), coalesce(c.maximum::pg_catalog.text, '-'))"""
@@ -158,7 +167,12 @@ CREATE TABLE {{schema}}.counters (
     maximum   numeric,
     others    text COLLATE "C" NOT NULL,
     UNIQUE (domain, name)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, toast_tuple_target = 2800);
+DO $do$ BEGIN
+    EXECUTE 'ALTER TABLE ' || {{literal}} || '.counters ALTER others SET COMPRESSION lz4';
+EXCEPTION WHEN syntax_error OR feature_not_supported THEN
+    NULL;  -- PostgreSQL 13, or without lz4: what it has takes longer, and that is all
+END $do$;
 CREATE TABLE {{schema}}.keys (
     counter   bigint NOT NULL,
     key       text COLLATE "C" NOT NULL,
@@ -171,19 +185,29 @@ CREATE FUNCTION {{schema}}.add_1({_declared(_ADD)}, a_patience text)
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
     answer pg_catalog.text;
+    a_others pg_catalog.text;
+    a_rest pg_catalog.text;
 BEGIN
     -- All functions are named in full: a search_path of its own takes 10 µs a call.
     a_patience := pg_catalog.set_config('lock_timeout', a_patience, true);
     -- Only the row itself is looked at: what waits here for another writer of
-    -- it sees all of the row anew, and nothing else.
+    -- it sees all of the row anew, and nothing else. So does the SELECT, whose
+    -- lock keeps what it finds true.
     UPDATE {{schema}}.counters AS c SET {_COUNTED}
     WHERE {_SOUND}
         AND c.writer = a_writer AND c.number < a_number
     RETURNING {_ADDED} INTO answer;
-    -- After another writer there is more to it, and the more takes time even when unused.
+    -- After another writer there is more to it, and the more takes time even when unused:
+    -- above all to decompress the others, which each expression would do anew.
     IF answer IS NULL THEN
-        UPDATE {{schema}}.counters AS c SET {_ADDITION}
-        WHERE {_ADDABLE}
+        SELECT c.others || '' INTO a_others FROM {{schema}}.counters AS c
+        WHERE {_SOUND} FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RETURN NULL;  -- a refusal waits for nobody
+        END IF;
+        a_rest := {_rest("a_others")};
+        UPDATE {{schema}}.counters AS c SET {_addition("a_others", "a_rest")}
+        WHERE {_addable("a_rest")}
         RETURNING {_ADDED} INTO answer;
     END IF;
     RETURN answer;
@@ -198,10 +222,10 @@ BEGIN
     PERFORM 1 FROM {{schema}}.counters AS c, jsonb_array_elements(a_many) AS a (e)
         WHERE c.domain = a.e->>0 AND c.name = a.e->>1
         ORDER BY c.domain, c.name FOR NO KEY UPDATE OF c;
-    RETURN QUERY UPDATE {{schema}}.counters AS c SET {_ADDITION}
+    RETURN QUERY UPDATE {{schema}}.counters AS c SET {_addition("c.others", _rest("c.others"))}
     FROM (SELECT m.at, {_listed(_ADD, named=True)}
         FROM jsonb_array_elements(a_many) WITH ORDINALITY AS m (e, at)) AS a
-    WHERE {_ADDABLE}
+    WHERE {_addable(_rest("c.others"))}
     RETURNING a.at, {_ADDED};
 END
 $function$;
