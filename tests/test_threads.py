@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import signal
 import threading
@@ -481,6 +482,22 @@ def test_the_next_one_is_known_before_somebody_is_woken() -> None:
         assert [line.join(ticket) for ticket in (leader, *others)] == [True, False, False, False]
         run(see_through(line, leader), store, 5)
         assert woken == others
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, None])
+def test_a_store_of_endless_patience(timeout: float | None) -> None:
+    """However long a store may wait, longer than Python can too, who stands in line is served."""
+    with connect("memory://patient") as store:
+        store.timeout = timeout
+        counter = Counter("mydomain", "counter1", store=store)
+        threads = [
+            threading.Thread(target=lambda: [counter.add() for _ in range(300)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counter.refresh() == 1200
 
 
 def test_no_time_and_somebody_else_was_first() -> None:

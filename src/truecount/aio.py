@@ -15,10 +15,12 @@ from truecount.awaiting import ask, carry_out, in_thread
 from truecount.bulk import add_all, check_amounts
 from truecount.change import Add, Change, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, attach, line_at
+from truecount.conclude import conclude
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored, Unchanged
 from truecount.errors import CounterNotFoundError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, Place, limit_of, opening
 from truecount.plans import look
+from truecount.process import here
 from truecount.record import Record, make
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
@@ -99,7 +101,8 @@ class AsyncCounter(Handle):
     ) -> Receipt:
         """Add ``n`` to the true value, as `Counter.add` does."""
         change = make(Add, (check_amount(n), None if key is None else check_key(key)))
-        return self._concluded(change, await self._outcome(change, timeout))
+        outcome = await self._outcome(change, timeout)
+        return outcome if type(outcome) is Receipt else conclude(self._address, change, outcome)
 
     async def subtract(
         self,
@@ -110,7 +113,7 @@ class AsyncCounter(Handle):
     ) -> Receipt:
         """Subtract ``n`` from the true value, as `Counter.subtract` does."""
         change = Add(-check_amount(n), check_key(key))
-        return self._concluded(change, await self._outcome(change, timeout))
+        return conclude(self._address, change, await self._outcome(change, timeout))
 
     async def set(
         self,
@@ -121,7 +124,7 @@ class AsyncCounter(Handle):
     ) -> Receipt:
         """Make the value ``value``, as `Counter.set` does."""
         change = Set(check_value(value, "the value"), check_key(key))
-        return self._concluded(change, await self._outcome(change, timeout))
+        return conclude(self._address, change, await self._outcome(change, timeout))
 
     async def update(
         self,
@@ -182,11 +185,11 @@ class AsyncCounter(Handle):
     ) -> None:
         """Change the bounds, as `Counter.limit` does."""
         change = limit_of(minimum, maximum)
-        self._concluded(change, await self._outcome(change, timeout))
+        conclude(self._address, change, await self._outcome(change, timeout))
 
     async def delete(self, *, timeout: float | Configured | None = CONFIGURED) -> None:
         """Delete the counter, as `Counter.delete` does."""
-        self._concluded(Delete(), await self._outcome(Delete(), timeout))
+        conclude(self._address, Delete(), await self._outcome(Delete(), timeout))
 
     __iadd__ = _refusing("+=")
     __isub__ = _refusing("-=")
@@ -227,7 +230,9 @@ class AsyncCounter(Handle):
     async def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line_here()
+        line = self._line
+        if line.process is not here():
+            line = self._line_here()
         try:
             outcome, view = await ask(line, change, self._store, self._timeout(timeout))
         except Pending as pending:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from itertools import repeat
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from truecount.defaults import UNCHANGED, Unchanged
@@ -37,6 +39,8 @@ __all__ = [
     "Set",
     "ValueChange",
     "made",
+    "made_all",
+    "values",
 ]
 
 # What became of one change. Ledgers keep these letters: they are a file format.
@@ -255,6 +259,22 @@ def made(after: int, before: int, revision: int, time: int, key: str | None = No
     receipt = _new(Receipt, after)
     receipt._facts = (before, revision, time, key, False)
     return receipt
+
+
+def values(changes: Iterable[Change], value: int) -> list[int]:
+    """``value``, and what each of ``changes`` makes of it, one after the other."""
+    found = [value]
+    for change in changes:
+        value = value + change.amount if type(change) is Add else change.result(value)
+        found.append(value)
+    return found
+
+
+def made_all(values: list[int], revision: int, time: int) -> tuple[Receipt, ...]:
+    """The receipts of changes, without keys, that have led from each of ``values`` to the next."""
+    if len(values) == 2:  # as most are
+        return (made(values[1], values[0], revision, time),)
+    return tuple(map(made, values[1:], values, repeat(revision), repeat(time)))
 
 
 class Refusal(NamedTuple):

@@ -33,7 +33,7 @@ from truecount.change import (
 )
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
 from truecount.errors import CounterError, StoreTimeoutError
-from truecount.gate import Gate
+from truecount.gate import closed, wait_at
 from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
 from truecount.process import Writer, here
 from truecount.record import Address, Record, View, make
@@ -70,14 +70,23 @@ class Pending(Exception):
 class Ticket:
     """A caller's place in the line.
 
-    ``prompt``: its thread, once woken, is sure to go on, and wakes the one ``after`` it.
+    ``gate``: where its thread waits, if it waits for nothing else. ``prompt``: once woken, it is
+    sure to go on, and wakes the one ``after`` it.
     """
 
-    __slots__ = ("after", "change", "decided", "error", "leads", "line", "prompt", "waker")
+    __slots__ = ("after", "change", "decided", "error", "gate", "leads", "line", "prompt", "waker")
 
-    def __init__(self, line: Line, change: Change, *, prompt: bool = False) -> None:
+    def __init__(
+        self,
+        line: Line,
+        change: Change,
+        gate: threading.Lock | None = None,
+        *,
+        prompt: bool = False,
+    ) -> None:
         self.line = line
         self.change = change
+        self.gate = gate
         self.prompt = prompt
         self.leads = False
         self.decided: Decided | None = None
@@ -90,7 +99,12 @@ class Ticket:
 
         Under the line's lock: it never blocks, and never raises.
         """
-        if self.waker is not None:
+        if self.gate is not None:
+            try:  # noqa: SIM105  # as `open_up` does, but faster
+                self.gate.release()
+            except RuntimeError:
+                pass  # it is open
+        elif self.waker is not None:
             self.waker()
 
     def pass_on(self) -> None:
@@ -143,12 +157,13 @@ class Line:
 
     __slots__ = (
         *("__weakref__", "address", "complete", "crowd", "flight", "known", "leader", "lock"),
-        *("name", "revision", "terms", "waiting"),
+        *("name", "process", "revision", "terms", "waiting"),
     )
 
     def __init__(self, address: Address, terms: Terms, revision: int = 0) -> None:
         self.address = address
         self.terms = terms
+        self.process = terms.writer.process
         self.name = terms.writer.name
         self.revision = revision
         self.crowd = 1
@@ -259,7 +274,7 @@ class Line:
 
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
-        if self.leader is not None or self.crowd > 1 or not self.terms.settles(change):
+        if not self.terms.settles(change):
             return None
         with self.lock:
             if self.leader is not None or self.crowd > 1:
@@ -334,7 +349,11 @@ class Line:
                 keys = int(first.key is not None)
                 most = 1 if type(first) in ALONE else self.terms.limit
                 for change in [ticket.change for ticket in waiting[1:most]]:
-                    if type(change) in ALONE or self.terms.settles(change) is not engine:
+                    # Most are alike; as tuples, so are some of different types.
+                    alike = change == first and type(change) is type(first)
+                    if not alike and (
+                        type(change) in ALONE or self.terms.settles(change) is not engine
+                    ):
                         break
                     keys += change.key is not None
                     if keys > self.terms.key_limit:
@@ -514,7 +533,9 @@ def see_through(line: Line, ticket: Ticket) -> Plan[Decided]:
 
 def told(ticket: Ticket) -> Decided:
     """What ``ticket`` was told: returned, or raised."""
-    ticket.pass_on()
+    if ticket.after is not None:  # as `pass_on` does, but faster
+        ticket.after.wake()
+        ticket.after = None
     if ticket.error is not None:
         raise ticket.error
     assert ticket.decided is not None
@@ -535,13 +556,17 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
     try:
         running.add(thread)
         began = time.monotonic()
-        batch = line.pass_by(change)
+        batch: Batch | None = None
+        if line.leader is None and line.crowd == 1:
+            batch = line.pass_by(change)
         if batch is None:  # as `submit`, but faster
             # A signal handler may hold up the main thread: nobody is left to wait for it.
-            ticket = Ticket(line, change, prompt=thread != threading.main_thread().ident)
-            gate = Gate()
-            ticket.waker = gate.open
-            called = line.join(ticket) or gate.wait(timeout)
+            ticket = Ticket(line, change, gate := closed(), prompt=thread != _main_thread)
+            called = line.join(ticket) or (
+                gate.acquire(True, timeout)  # as `wait_at` does, but faster
+                if timeout is not None and 0.0 <= timeout <= threading.TIMEOUT_MAX
+                else wait_at(gate, timeout)
+            )
             if orphans:
                 raise orphaned()
             if not called:
@@ -670,9 +695,13 @@ def _line(lines: _Lines, address: Address, revision: int) -> Line:
     return line
 
 
+_main_thread = threading.main_thread().ident  # kept, as each call asks for it
+
+
 def _forked() -> None:
-    global _lock
+    global _lock, _main_thread
     _lock = threading.RLock()
+    _main_thread = threading.main_thread().ident
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -9,11 +9,13 @@ from typing import Any, Final, Never, SupportsIndex, TypeVar
 from truecount.arguments import check_amount, check_count, check_key, check_value, integer
 from truecount.change import Add, Change, CompareAndSet, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, ask, attach, line_at
+from truecount.conclude import conclude
 from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored, Unchanged
 from truecount.drive import run
 from truecount.errors import BoundsError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, limit_of, opening
 from truecount.plans import look
+from truecount.process import here
 from truecount.record import DIGITS, MOST, Record, make
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
@@ -27,12 +29,27 @@ T = TypeVar("T")
 BITS: Final = MOST.bit_length()
 """2 to this power is too long a value."""
 
+GROWING: Final = (operator.pow, operator.lshift)
+"""What can make a value that is too long even to be computed."""
+
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex], C]:
     """Make the method for an in-place operator."""
 
     def method(self: C, operand: SupportsIndex, /) -> C:
-        self._assign(operate, integer(operand, "the operand"))
+        number = operand if type(operand) is int else integer(operand, "the operand")
+        value = self._view.value
+        if operate in GROWING and _is_too_long(operate, value, number):
+            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
+        new = operate(value, number)
+        if type(new) is not int:
+            raise InvalidTypeError(
+                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
+            )
+        change = make(CompareAndSet, (value, check_value(new, "the result"), None))
+        outcome = self._outcome(change, CONFIGURED)
+        if type(outcome) is not Receipt:
+            conclude(self._address, change, outcome)
         return self
 
     return method
@@ -155,7 +172,9 @@ class Counter(Handle):
         was sent and its outcome could not be learnt in time.
         """
         key = None if key is None else check_key(key)
-        return self._change(make(Add, (check_amount(n), key)), timeout)
+        change = make(Add, (check_amount(n), key))
+        outcome = self._outcome(change, timeout)
+        return outcome if type(outcome) is Receipt else conclude(self._address, change, outcome)
 
     def subtract(
         self,
@@ -292,17 +311,6 @@ class Counter(Handle):
     __itruediv__ = _no_such_operator("/=", "; use //=")
     __imatmul__ = _no_such_operator("@=", "")
 
-    def _assign(self, operate: Callable[[Any, Any], Any], operand: int) -> None:
-        value = self._view.value
-        if _is_too_long(operate, value, operand):
-            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
-        new = operate(value, operand)
-        if type(new) is not int:
-            raise InvalidTypeError(
-                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
-            )
-        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
-
     # Requests
 
     def _run(self, plan: Plan[T], timeout: float | Configured | None) -> T:
@@ -328,7 +336,9 @@ class Counter(Handle):
     def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line_here()
+        line = self._line
+        if line.process is not here():
+            line = self._line_here()
         store = self._store
         limit = store.timeout if timeout is CONFIGURED else self._timeout(timeout)
         try:
@@ -339,7 +349,7 @@ class Counter(Handle):
         return outcome
 
     def _change(self, change: Change, timeout: float | Configured | None) -> Receipt:
-        return self._concluded(change, self._outcome(change, timeout))
+        return conclude(self._address, change, self._outcome(change, timeout))
 
 
 def _is_too_long(operate: Callable[[Any, Any], Any], value: int, operand: int) -> bool:

@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from types import CodeType
 from typing import Any, Final, TypeVar
 
 from truecount import backoff
 from truecount.errors import CounterError
-from truecount.gate import Gate
+from truecount.gate import closed, open_up, wait_at
 from truecount.neighbours import MyTurn
 from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Step, Wait
 from truecount.stores.base import Store
@@ -133,12 +134,12 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
             # Who has no time to wait makes its first request all the same.
             return left != 0 and turn.take(store, address, left)
         case Gather(ticket):
-            gate = Gate()
-            if ticket.watch(gate.open):
-                gate.wait(MOMENT)
+            gate = closed()
+            if ticket.watch(partial(open_up, gate)):
+                wait_at(gate, MOMENT)
         case Wait(ticket):
-            gate = Gate()
-            if ticket.watch(gate.open) and not gate.wait(left):
+            gate = closed()
+            if ticket.watch(partial(open_up, gate)) and not wait_at(gate, left):
                 raise Expired
         case _:
             answer = store.carry_out(step, left)

@@ -263,7 +263,7 @@ class Handle(InStore, Integer):
     def _line_here(self) -> Line:
         """The line of this process: a fork is a writer of its own, and has locks of its own."""
         line = self._line
-        if line.terms.writer.process is not here():
+        if line.process is not here():
             line = self._line = line_at(self._store, self._address, self._view.stamp.revision)
         return line
 
@@ -273,12 +273,6 @@ class Handle(InStore, Integer):
             raise not_found(self._address)
         return record
 
-    def _concluded(self, change: Change, outcome: Outcome) -> Receipt:
-        """The receipt of ``change``; raises what its refusal means."""
-        if type(outcome) is Receipt:
-            return outcome
-        return conclude(self._address, change, outcome)
-
     def _see(self, began: View, seen: View | None, line: Line) -> None:
         """Show ``seen``, which was looked up after ``began`` was shown.
 
@@ -286,7 +280,7 @@ class Handle(InStore, Integer):
         When nobody has, ``seen`` is, whatever its revision: the store may
         have been restored from a backup.
         """
-        if seen is None:
+        if seen is None or seen is self._view:
             return
         with line.lock:
             if self._view is began or seen.stamp.revision > self._view.stamp.revision:

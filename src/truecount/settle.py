@@ -30,8 +30,11 @@ from truecount.change import (
     Outcome,
     Receipt,
     Refusal,
+    Set,
     ValueChange,
     made,
+    made_all,
+    values,
 )
 from truecount.defaults import UNCHANGED
 from truecount.record import (
@@ -127,10 +130,14 @@ def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, An
         return None
     if type(change) is Add:
         after = before + change.amount
-    elif type(change) in ALONE or (type(change) is CompareAndSet and change.expected != before):
-        return None
+    elif type(change) is CompareAndSet:
+        if change.expected != before:
+            return None
+        after = change.value
+    elif type(change) is Set:
+        after = change.value
     else:
-        after = change.result(before)
+        return None
     if change.key is not None or crosses(after, minimum, maximum):
         return None
     revision += 1
@@ -241,6 +248,10 @@ def _apply(
     outcomes: list[Outcome] = []
     kept: tuple[KeyReceipt, ...] = ()
     changes: tuple[ValueChange, ...] = batch.changes  # type: ignore[assignment]  # none is ALONE
+    if not (deleted or batch.keys) and set(map(type, changes)) == {Add}:  # as most are
+        along = values(changes, value)
+        if not (crosses(min(along), minimum, maximum) or crosses(max(along), minimum, maximum)):
+            return APPLIED, made_all(along, revision, time), along[-1], kept
     for change in changes:
         key = change.key
         if key is not None and (receipt := _find(key, known + kept)) is not None:

@@ -14,7 +14,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from truecount.change import BEYOND, DECIDED, Add, Answer, Batch, Change, CompareAndSet, made
+from truecount.change import (
+    BEYOND,
+    DECIDED,
+    Add,
+    Answer,
+    Batch,
+    Change,
+    CompareAndSet,
+    made_all,
+    values,
+)
 from truecount.record import Stamp, View, make
 
 __all__ = ["Sums", "added", "beyond", "is_sum", "sums"]
@@ -75,14 +85,11 @@ def added(
 ) -> Answer:
     """The answer to ``batch``, which was applied whole to the value ``before``."""
     writer, number, since = batch[:3]
-    outcomes = []
-    value = before
-    for change in batch.changes:
-        after = value + change.amount if type(change) is Add else change.result(value)
-        outcomes.append(made(after, value, revision, time))
-        value = after
-    view = make(View, (value, make(Stamp, (revision, writer, number)), time, minimum, maximum))
-    return make(Answer, (writer, number, since, DECIDED, tuple(outcomes), view, True))
+    along = values(batch.changes, before)
+    stamp = make(Stamp, (revision, writer, number))
+    view = make(View, (along[-1], stamp, time, minimum, maximum))
+    outcomes = made_all(along, revision, time)
+    return make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
 
 
 def beyond(batch: Batch) -> Answer:

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from truecount.errors import StoreClosedError, StoreError, StoreTimeoutError
-from truecount.gate import Gate
+from truecount.gate import closed, open_up, wait_at
 
 __all__ = ["Place", "Turn"]
 
@@ -38,7 +38,7 @@ ALONE: Final = 32
 class Place:
     """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told."""
 
-    gate: Gate | None = None  # where its thread waits
+    gate: threading.Lock | None = None  # where its thread waits
     next: Place | None = None
 
 
@@ -81,11 +81,11 @@ class Turn:
                 self._first = self._last = place
             else:
                 assert self._last is not None
-                place.gate = Gate()
+                place.gate = closed()
                 self._last.next = self._last = place
         if place.gate is not None:
             began = time.monotonic()
-            if not place.gate.wait(timeout):
+            if not wait_at(place.gate, timeout):
                 raise StoreTimeoutError(
                     "other threads had the turn to write for all the time allowed"
                 )
@@ -115,7 +115,7 @@ class Turn:
                 if self._closed:
                     self._queue.close()
             elif self._first.gate is not None:
-                self._first.gate.open()
+                open_up(self._first.gate)
 
     def close(self) -> None:
         """Give back the files, as soon as nobody has the turn or waits for it."""
@@ -200,7 +200,7 @@ class _Queue:
         self._lock = threading.Lock()
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: end
         self._waiter: threading.Thread | None = None
-        self._wanted: Gate | None = None
+        self._wanted: threading.Lock | None = None
         self.busy = False  # in flock, maybe for somebody who has left
 
     def wait(self, timeout: float | None) -> bool:
@@ -208,7 +208,7 @@ class _Queue:
 
         Whatever happens, `leave` has to follow, and then the lock is to be freed.
         """
-        gate = Gate()
+        gate = closed()
         with self._lock:
             self._wanted = gate
             if not self.busy:
@@ -224,7 +224,7 @@ class _Queue:
                     self._waiter = waiter
                 self.busy = True
                 self._calls.put(True)
-        return gate.wait(timeout)
+        return wait_at(gate, timeout)
 
     def leave(self) -> None:
         """Want the turn no more."""
@@ -249,7 +249,7 @@ class _Queue:
                 if self._wanted is None:
                     fcntl.flock(self._files.turn, fcntl.LOCK_UN)
                 else:
-                    self._wanted.open()
+                    open_up(self._wanted)
                     self._wanted = None
         self._files.close()
 
