@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from psycopg import conninfo, pq
@@ -56,6 +56,9 @@ from truecount.sums import added, beyond, is_sum, sums
 from truecount.url import StoreURL
 
 __all__ = ["PostgreSQLStore"]
+
+Value: TypeAlias = str | int | float | None
+"""What a parameter may be."""
 
 READ_TIMEOUT: Final = 2.0
 """Seconds to wait for one answer unless told otherwise."""
@@ -229,8 +232,7 @@ class PostgreSQLStore(Store):
 
         def attempt() -> int:
             try:
-                instant = [_bytes(before)]
-                return self._ask(self._sql.purge, instant, self.timeout, how_many, at_length=True)
+                return self._ask(self._sql.purge, [before], self.timeout, how_many, at_length=True)
             except Refused as refused:
                 raise self._refusal(refused) from refused
 
@@ -247,7 +249,7 @@ class PostgreSQLStore(Store):
     def _look(
         self,
         command: bytes,
-        parameters: Sequence[bytes | None],
+        parameters: Sequence[Value],
         timeout: float | None,
         *,
         at_length: bool = False,
@@ -268,16 +270,15 @@ class PostgreSQLStore(Store):
 
     def _list(self, command: bytes, *parameters: str) -> Rows:
         """The rows of a listing, asked for patiently: without the one that says there is none."""
-        encoded = list(map(_bytes, parameters))
         found = patiently(
-            lambda: self._look(command, encoded, self.timeout, at_length=True), self.timeout
+            lambda: self._look(command, parameters, self.timeout, at_length=True), self.timeout
         )
         return [fields for fields in found if fields[0] is not None]
 
     def _ask(
         self,
         command: bytes,
-        parameters: Sequence[bytes | None],
+        parameters: Sequence[Value],
         timeout: float | None,
         understand: Callable[[Rows], T],
         *,
@@ -305,7 +306,7 @@ class PostgreSQLStore(Store):
             if writes:
                 parameters = [*parameters, _patience(span)]
             try:
-                (result,) = link.ask(command, parameters, span)
+                (result,) = link.ask(command, _texts(parameters), span)
                 answer = understand(rows(result))
             except Refused as refused:
                 # Another one may lead to the primary, where there is another one.
@@ -323,7 +324,7 @@ class PostgreSQLStore(Store):
         self, command: bytes, many: Sequence[Asked[Any]], deadline: Deadline
     ) -> list[Any] | None:
         """What comes of each, in one statement; None when that was refused, as a whole."""
-        texts = [[None if p is None else p.decode() for p in each.parameters] for each in many]
+        parameters = [_json([each.parameters for each in many])]
 
         def each(found: Rows) -> list[Any]:
             answers = {int(at or 0): fields for at, *fields in found}
@@ -335,8 +336,8 @@ class PostgreSQLStore(Store):
 
         try:
             if command == self._sql.read_many:
-                return each(self._look(command, [_json(texts)], deadline.left()))
-            return self._ask(command, [_json(texts)], deadline.left(), each, writes=True)
+                return each(self._look(command, parameters, deadline.left()))
+            return self._ask(command, parameters, deadline.left(), each, writes=True)
         except Refused:
             return None
         except CounterError as error:
@@ -348,15 +349,14 @@ class PostgreSQLStore(Store):
         entry = new.ledger.latest()
         ledger = EMPTY if old is None else old.ledger
         parameters = [
-            _bytes(address.domain),
-            _bytes(address.name),
+            *address,
             *_condition(old),
-            b"t" if new.deleted else b"f",
-            *map(_bytes, (new.horizon, new.value, entry.writer, entry.number, entry.revision)),
-            *map(_bytes, (entry.time, entry.before, entry.after, entry.codes)),
-            *map(_bytes, (entry.minimum, entry.maximum, *ledger_change(ledger, new.ledger))),
+            "t" if new.deleted else "f",
+            *(new.horizon, new.value, entry.writer, entry.number, entry.revision, entry.time),
+            *(entry.before, entry.after, entry.codes, entry.minimum, entry.maximum),
+            *ledger_change(ledger, new.ledger),
             _json({receipt.key: receipt.line for receipt in new.keys}) if new.keys else None,
-            _bytes(self.key_ttl),
+            self.key_ttl,
         ]
         named = f"{entry.writer} {entry.number}"
 
@@ -486,7 +486,7 @@ class PostgreSQLStore(Store):
 class Asked(NamedTuple, Generic[T]):
     """The parameters of a step's statement, and what its one row means."""
 
-    parameters: Sequence[bytes | None]
+    parameters: Sequence[Value]
     understand: Callable[[Fields], T]
 
     def only(self, found: Rows) -> T:
@@ -501,7 +501,7 @@ def _reading(address: Address, keys: tuple[str, ...]) -> Asked[Record | None]:
         record = read_row(address, columns)
         return record and record._replace(keys=read_keys(address, keys, receipts))
 
-    return Asked([_bytes(address.domain), _bytes(address.name), _json(keys)], there)
+    return Asked([*address, _json(keys)], there)
 
 
 def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
@@ -510,18 +510,7 @@ def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
     if adds is None or not -2 * MOST <= adds.lowest <= adds.highest <= 2 * MOST:
         return None
     writer, number, since = batch[:3]
-    parameters = [
-        address.domain.encode(),
-        address.name.encode(),
-        writer.encode(),
-        b"%d" % number,
-        b"%d" % since,
-        b"%d" % adds.total,
-        b"%d" % adds.lowest,
-        b"%d" % adds.highest,
-        None if adds.expected is None else b"%d" % adds.expected,
-        b"%d" % now(),
-    ]
+    parameters = (*address, writer, number, since, *adds, now())
 
     def answer(fields: Fields) -> Answer:
         (text,) = fields
@@ -553,26 +542,30 @@ def _options(url: StoreURL, given: set[str]) -> dict[str, str]:
     return {name: str(value) for name, value in parsed.items()}
 
 
-def _patience(span: float | None) -> bytes:
+def _patience(span: float | None) -> int:
     """How long a statement may wait for a lock, in milliseconds; 0: without end.
 
     So long that its refusal comes in time: that is definite, and silence is not.
     """
     if span is None:
-        return b"0"
-    return b"%d" % max((span - max(span / 5, MARGIN)) * 1000, 1)
+        return 0
+    return max(int((span - max(span / 5, MARGIN)) * 1000), 1)
 
 
-def _condition(old: Record | None) -> Iterable[bytes | None]:
+def _condition(old: Record | None) -> tuple[Value, ...]:
     """By what a replacement knows ``old``: its stamp, and what others might write."""
     if old is None:
         return (None,) * 6
-    return map(_bytes, (*old.stamp, old.value, old.minimum, old.maximum))
+    return (*old.stamp, old.value, old.minimum, old.maximum)
 
 
-def _bytes(value: object) -> bytes | None:
-    return None if value is None else str(value).encode()
+def _texts(parameters: Sequence[Value]) -> list[bytes | None]:
+    """``parameters``, as libpq takes them."""
+    return [
+        None if value is None else b"%d" % value if type(value) is int else str(value).encode()
+        for value in parameters
+    ]
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
