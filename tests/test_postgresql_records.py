@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import psycopg_pool
@@ -324,6 +325,15 @@ def wait_for(sql: psycopg.Connection[Any], condition: str, count: int) -> None:
     while sql.execute(query).fetchone() != (count,):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["x{y}z", "{}", "a 'b' \"c\"", "d\\e"])
+def test_a_schema_of_any_name(server: PostgreSQL, name: str) -> None:
+    """Whatever PostgreSQL takes for a schema's name, truecount does."""
+    with connect(f"{server.store}?schema={quote(name)}") as store:
+        c = counter(store)
+        assert (c.add(1), c.add(2, key="once")) == (1, 3)
+        assert Domain(ADDRESS.domain, store=store).add({ADDRESS.name: 4}) == {ADDRESS.name: 7}
 
 
 def test_a_refusal_waits_for_nobody(store: Store, sql: psycopg.Connection[Any]) -> None:

@@ -318,11 +318,14 @@ class Statements(NamedTuple):
     def of(cls, schema: str) -> Statements:
         """The statements for the schema of that name."""
         s = _quoted(schema, '"')
+
+        def known(keys: str) -> str:
+            return f"""(SELECT pg_catalog.jsonb_object_agg(k.key, k.line) FROM {s}.keys AS k
+                WHERE k.counter = c.id AND k.expires > pg_catalog.clock_timestamp()
+                AND k.key IN (SELECT pg_catalog.jsonb_array_elements_text({keys})))"""  # noqa: S608  # quoted
+
         one = f"""FROM (SELECT) AS one
             LEFT JOIN {s}.counters AS c ON c.domain = $1 AND c.name = $2"""
-        known = f"""(SELECT pg_catalog.jsonb_object_agg(k.key, k.line) FROM {s}.keys AS k
-            WHERE k.counter = c.id AND k.expires > pg_catalog.clock_timestamp()
-            AND k.key IN (SELECT pg_catalog.jsonb_array_elements_text({{keys}})))"""  # noqa: S608  # quoted
         live = f"""FROM (SELECT) AS one LEFT JOIN {s}.counters AS c
             ON c.domain = $1 AND NOT c.deleted ORDER BY c.name"""
         alone = "pg_catalog.pg_is_in_recovery()"
@@ -336,11 +339,11 @@ class Statements(NamedTuple):
             f"SELECT {s}.add_1({_parameters(11)})",
             f"SELECT {s}.replace_1({_parameters(25)})",
             f"SELECT {alone}, {_COLUMNS} {one}",
-            f"SELECT {alone}, {_COLUMNS}, {known.format(keys='$3::jsonb')} {one}",
+            f"SELECT {alone}, {_COLUMNS}, {known('$3::jsonb')} {one}",
             f"SELECT a_at, a_answer FROM {s}.add_many_1($1, $2)",  # noqa: S608  # quoted
             f"""SELECT m.at, {s}.replace_1({_listed(_REPLACE, named=False)}, $2)
                 FROM {_MANY}""",  # noqa: S608  # quoted
-            f"""SELECT {alone}, m.at, {_COLUMNS}, {known.format(keys="(m.e->>2)::jsonb")}
+            f"""SELECT {alone}, m.at, {_COLUMNS}, {known("(m.e->>2)::jsonb")}
                 FROM {_MANY} LEFT JOIN {s}.counters AS c
                 ON c.domain = m.e->>0 AND c.name = m.e->>1""",  # noqa: S608  # quoted
             f"SELECT {alone}, c.name {live}",
