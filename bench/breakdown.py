@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
 import warnings
 from array import array
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -48,7 +49,7 @@ def measure(advance: Callable[[float], object]) -> Section:
     """Take adds apart, on every engine; ``advance`` is told the share done."""
     warnings.simplefilter("ignore", StoreWarning)
     alone: list[tuple[str, ...]] = []
-    crowded = [_crowd_row("memory, in the process", _in_crowd("memory://breakdown"))]
+    crowded = [_crowd_row("memory, in the process", "memory://breakdown")]
     keys = [key for key, engine in ENGINES.items() if len(engine.contenders) > 1]
     for done, key in enumerate(keys):
         engine = ENGINES[key]
@@ -56,7 +57,7 @@ def measure(advance: Callable[[float], object]) -> Section:
             contenders = [each for each in engine.contenders if each.name in (OURS, engine.bare)]
             replay = replayed(key)
             costs = _alone(contenders if replay is None else [*contenders, replay], place)
-            crowded.append(_crowd_row(engine.title, _in_crowd(place.url)))
+            crowded.append(_crowd_row(engine.title, place.url))
         alone.append(_alone_row(engine.title, costs[OURS], costs[engine.bare], costs.get(ALONE)))
         advance((done + 1) / len(keys))
     text = (
@@ -77,11 +78,13 @@ def measure(advance: Callable[[float], object]) -> Section:
         "one after the other under the interpreter's lock. A change alone is measured with threads "
         "that only wake the next and wait to be woken, the first after a pause as long as the "
         "request: if the others did no more than that, there would be as many adds a second as "
-        "the last column says.\n\n"
+        "the column after it says. The last column is what the same threads make while all of "
+        "them are held on one processor, as by `taskset`: nothing has to get from one processor to "
+        "another then, neither the call to wake up nor what the last thread has touched.\n\n"
         + table(
             (
                 *("", "adds a second", "adds a request", "a request, µs", "besides, µs an add"),
-                *("a change alone, µs", "if there were only changes"),
+                *("a change alone, µs", "if there were only changes", "on one processor"),
             ),
             crowded,
         )
@@ -139,6 +142,17 @@ def _in_crowd(url: str) -> Crowd:
     return Crowd(adds / SECONDS, adds / len(requests), sum(requests) / len(requests) * 1e6)
 
 
+@contextmanager
+def _one_processor() -> Iterator[None]:
+    """Hold this thread, and those that it starts, on one processor."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _time(store: Store, requests: array[float]) -> None:
     """Have the seconds that each request of ``store`` to write takes put into ``requests``."""
 
@@ -194,9 +208,12 @@ def _alone_row(title: str, ours: Cost, bare: Cost, request: Cost | None) -> tupl
     return title, *figures, f"{request.wall:,.0f}", f"{bare.wall / request.wall:.2f}"
 
 
-def _crowd_row(title: str, found: Crowd) -> tuple[str, ...]:
+def _crowd_row(title: str, url: str) -> tuple[str, ...]:
+    found = _in_crowd(url)
+    with _one_processor():
+        held = _in_crowd(url)
     besides = 1e6 / found.rate - found.request / found.batch
     turn = _turn(found.request / 1e6)
     at_best = 1e6 / (found.request / THREADS + turn)
     figures = f"{found.rate:,.0f}", f"{found.batch:.1f}", f"{found.request:,.0f}", f"{besides:.0f}"
-    return title, *figures, f"{turn:.0f}", f"{at_best:,.0f}"
+    return title, *figures, f"{turn:.0f}", f"{at_best:,.0f}", f"{held.rate:,.0f}"
