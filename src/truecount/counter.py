@@ -46,10 +46,7 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex]
             raise InvalidTypeError(
                 f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
             )
-        change = make(CompareAndSet, (value, check_value(new, "the result"), None))
-        outcome = self._outcome(change, CONFIGURED)
-        if type(outcome) is not Receipt:
-            conclude(self._address, change, outcome)
+        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
         return self
 
     return method
