@@ -20,7 +20,6 @@ from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored
 from truecount.errors import CounterNotFoundError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, Place, limit_of, opening
 from truecount.plans import look
-from truecount.process import here
 from truecount.record import Record, make
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
@@ -230,9 +229,7 @@ class AsyncCounter(Handle):
     async def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line
-        if line.process is not here():
-            line = self._line_here()
+        line = self._line_here()
         try:
             outcome, view = await ask(line, change, self._store, self._timeout(timeout))
         except Pending as pending:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import re
-from threading import TIMEOUT_MAX
 from typing import Any, Final
 
 from truecount.errors import BoundsError, InvalidNameError, InvalidTypeError
@@ -116,7 +115,7 @@ def check_timeout(timeout: Any) -> float | None:
         raise _wrong_type("a timeout", "a number of seconds or None", timeout) from None
     if math.isnan(seconds) or seconds < 0:
         raise InvalidTypeError(f"a timeout is 0 seconds or more, or None; not {timeout!r}")
-    return None if seconds > TIMEOUT_MAX else seconds
+    return None if math.isinf(seconds) else seconds
 
 
 def show(number: int) -> str:

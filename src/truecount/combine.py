@@ -157,13 +157,12 @@ class Line:
 
     __slots__ = (
         *("__weakref__", "address", "complete", "crowd", "flight", "known", "leader", "lock"),
-        *("name", "process", "revision", "terms", "waiting"),
+        *("name", "revision", "terms", "waiting"),
     )
 
     def __init__(self, address: Address, terms: Terms, revision: int = 0) -> None:
         self.address = address
         self.terms = terms
-        self.process = terms.writer.process
         self.name = terms.writer.name
         self.revision = revision
         self.crowd = 1

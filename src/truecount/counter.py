@@ -15,7 +15,6 @@ from truecount.drive import run
 from truecount.errors import BoundsError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, limit_of, opening
 from truecount.plans import look
-from truecount.process import here
 from truecount.record import DIGITS, MOST, Record, make
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
@@ -29,24 +28,12 @@ T = TypeVar("T")
 BITS: Final = MOST.bit_length()
 """2 to this power is too long a value."""
 
-GROWING: Final = (operator.pow, operator.lshift)
-"""What can make a value that is too long even to be computed."""
-
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex], C]:
     """Make the method for an in-place operator."""
 
     def method(self: C, operand: SupportsIndex, /) -> C:
-        number = operand if type(operand) is int else integer(operand, "the operand")
-        value = self._view.value
-        if operate in GROWING and _is_too_long(operate, value, number):
-            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
-        new = operate(value, number)
-        if type(new) is not int:
-            raise InvalidTypeError(
-                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
-            )
-        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
+        self._assign(operate, integer(operand, "the operand"))
         return self
 
     return method
@@ -308,6 +295,17 @@ class Counter(Handle):
     __itruediv__ = _no_such_operator("/=", "; use //=")
     __imatmul__ = _no_such_operator("@=", "")
 
+    def _assign(self, operate: Callable[[Any, Any], Any], operand: int) -> None:
+        value = self._view.value
+        if _is_too_long(operate, value, operand):
+            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
+        new = operate(value, operand)
+        if type(new) is not int:
+            raise InvalidTypeError(
+                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
+            )
+        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
+
     # Requests
 
     def _run(self, plan: Plan[T], timeout: float | Configured | None) -> T:
@@ -333,9 +331,7 @@ class Counter(Handle):
     def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line
-        if line.process is not here():
-            line = self._line_here()
+        line = self._line_here()
         store = self._store
         limit = store.timeout if timeout is CONFIGURED else self._timeout(timeout)
         try:

@@ -6,14 +6,13 @@ A gate is a lock that is held from the start; an object around it would take lon
 from __future__ import annotations
 
 import threading
-from _thread import allocate_lock
 
 __all__ = ["closed", "open_up", "wait_at"]
 
 
 def closed() -> threading.Lock:
     """A new gate."""
-    gate = allocate_lock()
+    gate = threading.Lock()
     gate.acquire()
     return gate
 

@@ -263,7 +263,7 @@ class Handle(InStore, Integer):
     def _line_here(self) -> Line:
         """The line of this process: a fork is a writer of its own, and has locks of its own."""
         line = self._line
-        if line.process is not here():
+        if line.terms.writer.process is not here():
             line = self._line = line_at(self._store, self._address, self._view.stamp.revision)
         return line
 

@@ -182,7 +182,7 @@ class SQLiteStore(Store):
 
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
         began = time.monotonic()
-        connection = self._connection(timeout, began)
+        connection = self._connection(timeout)
         turn, place = connection.turn, Place()
         try:
             turn.take(place, timeout)
@@ -400,7 +400,7 @@ class SQLiteStore(Store):
     ) -> T:
         """Do ``work`` in a transaction, when it is this thread's turn to write."""
         began = time.monotonic()
-        connection = self._connection(timeout, began)
+        connection = self._connection(timeout)
         return _in_turn(
             connection.turn,
             timeout,
@@ -537,14 +537,13 @@ class SQLiteStore(Store):
     def _closed_error(self) -> StoreClosedError:
         return StoreClosedError(f"{self!r} was closed; connect() opens it again")
 
-    def _connection(self, timeout: float | None, began: float | None = None) -> _Connection:
-        """This thread's connection, for a call that ``began`` just now."""
+    def _connection(self, timeout: float | None) -> _Connection:
         if self.closed:
             raise self._closed_error()
         connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.process is not here():
             return self._open(timeout)
-        if (began or time.monotonic()) - connection.looked > 0.1 and not connection.is_current():
+        if time.monotonic() - connection.looked > 0.1 and not connection.is_current():
             connection.close_if_idle()
             del self._local.connection
             raise StoreError(
