@@ -28,12 +28,24 @@ T = TypeVar("T")
 BITS: Final = MOST.bit_length()
 """2 to this power is too long a value."""
 
+GROWING: Final = (operator.pow, operator.lshift)
+"""What can make a value that is too long even to be computed."""
+
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[C, SupportsIndex], C]:
     """Make the method for an in-place operator."""
 
     def method(self: C, operand: SupportsIndex, /) -> C:
-        self._assign(operate, integer(operand, "the operand"))
+        number = operand if type(operand) is int else integer(operand, "the operand")
+        value = self._view.value
+        if operate in GROWING and _is_too_long(operate, value, number):
+            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
+        new = operate(value, number)
+        if type(new) is not int:
+            raise InvalidTypeError(
+                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
+            )
+        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
         return self
 
     return method
@@ -294,17 +306,6 @@ class Counter(Handle):
     __ixor__ = _in_place(operator.xor)
     __itruediv__ = _no_such_operator("/=", "; use //=")
     __imatmul__ = _no_such_operator("@=", "")
-
-    def _assign(self, operate: Callable[[Any, Any], Any], operand: int) -> None:
-        value = self._view.value
-        if _is_too_long(operate, value, operand):
-            raise BoundsError(f"the result would be longer than {DIGITS} digits", value=value)
-        new = operate(value, operand)
-        if type(new) is not int:
-            raise InvalidTypeError(
-                f"the result would be the {type(new).__name__} {new}, and a counter holds integers"
-            )
-        self._change(CompareAndSet(value, check_value(new, "the result")), CONFIGURED)
 
     # Requests
 

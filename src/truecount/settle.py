@@ -30,6 +30,7 @@ from truecount.change import (
     Outcome,
     Receipt,
     Refusal,
+    Set,
     ValueChange,
     made,
     made_all,
@@ -129,10 +130,14 @@ def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, An
         return None
     if type(change) is Add:
         after = before + change.amount
-    elif type(change) in ALONE or (type(change) is CompareAndSet and change.expected != before):
-        return None
+    elif type(change) is CompareAndSet:
+        if change.expected != before:
+            return None
+        after = change.value
+    elif type(change) is Set:
+        after = change.value
     else:
-        after = change.result(before)
+        return None
     if change.key is not None or crosses(after, minimum, maximum):
         return None
     revision += 1
