@@ -12,9 +12,11 @@ latest is found out by the store, which compares its stamp.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -48,8 +50,6 @@ class MyTurn:
         self._queue: _Queue | None = None
         self._place: Place | None = None
         self._counter = b""
-        self.wrote: Record | None = None
-        """What the store holds since the turn began, as far as is known."""
 
     def take(self, store: Store, address: Address, timeout: float | None) -> bool | Record:
         """Wait for the turn, ``timeout`` seconds at most (None: a while).
@@ -75,16 +75,18 @@ class MyTurn:
             return True
         return queue.turn.handed_over and (queue.left(counter) or True)
 
+    def pass_on(self, record: Record) -> None:
+        """Let the next one have it, with the ``record`` that the store holds now."""
+        queue = self._queue
+        if queue is not None and queue.turn.handed_over:  # others are about
+            queue.leave(self._counter, record)
+        self.give()
+
     def give(self) -> None:
         """Let the next one have it; may be repeated."""
         queue, place = self._queue, self._place
         if queue is not None and place is not None:
-            try:
-                if self.wrote is not None and queue.turn.handed_over:  # others are about
-                    queue.leave(self._counter, self.wrote)
-                self.wrote = None
-            finally:
-                queue.turn.give(place)
+            queue.turn.give(place)
             self._queue = None
 
 
@@ -97,36 +99,35 @@ class _Queue:
     def __init__(self, path: str) -> None:
         from truecount.turn import Turn  # which Windows lacks the locks for
 
-        self.turn = Turn(path)
         self.shunned = 0.0
-        self._path = f"{path}-left"
+        # Kept open, and never cut short: ext4 writes out at once what takes a cut file's place.
+        self._file = os.open(f"{path}-left", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        weakref.finalize(self, os.close, self._file).atexit = False  # daemon threads go on
+        self.turn = Turn(path)
 
     def left(self, counter: bytes) -> Record | None:
         """What the last one left of ``counter``."""
         try:
-            with open(self._path, "rb") as file:
-                whole = file.read()
-            value, deleted, horizon, ledger = whole[32:].decode().split("\n", 3)
-            if whole[:32] == _seal(counter, whole[32:]):
+            whole = os.pread(self._file, os.fstat(self._file).st_size, 0)
+            text = whole[36 : 36 + int.from_bytes(whole[32:36])]
+            if whole[:32] == _seal(counter, text):
+                value, deleted, horizon, ledger = text.decode().split("\n", 3)
                 return Record.of(value, int(deleted), horizon, Ledger(ledger))
         except (OSError, ValueError, DamagedRecordError):
-            pass  # nobody has, or was killed over it, or it is another version's
-        return None
+            pass  # it is another version's
+        return None  # nobody has left anything, or was killed over it
 
     def leave(self, counter: bytes, record: Record) -> None:
         """Leave ``record`` for the next one."""
         fields = record.value, int(record.deleted), record.horizon, record.ledger.text
         text = "\n".join(map(str, fields)).encode()
-        try:
-            with open(self._path, "wb") as file:
-                file.write(_seal(counter, text) + text)
-        except OSError:
-            pass  # the next one reads it in the store
+        with contextlib.suppress(OSError):  # the next one reads it in the store
+            os.pwrite(self._file, _seal(counter, text) + len(text).to_bytes(4) + text, 0)
 
 
 def _seal(counter: bytes, text: bytes) -> bytes:
     """What shows that ``text`` is whole, and about that counter."""
-    return _digest(b"truecount 1" + counter + text)
+    return _digest(b"truecount 2" + counter + text)
 
 
 @lru_cache(1024)
