@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
-from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
 from bench.page import Section, table
-from bench.peers.load import ENGINES, in_threads
+from bench.peers.load import ENGINES, rate
 from bench.peers.measure import PROCESSES, quiet
 from bench.peers.model import OURS, Place
 
@@ -34,11 +32,13 @@ def measure(advance: Callable[[float], object]) -> Section:
     for done, key in enumerate(KEYS):
         engine = ENGINES[key]
         with engine.start(Path.cwd()) as place, spawn.Pool(PROCESSES, quiet) as pool:
+            places = [place] * PROCESSES
+            own = [_apart(place, number) for number in range(PROCESSES)]
             rates: list[tuple[float, ...]] = []
             for _ in range(ROUNDS):
-                apart = _rate(pool, key, OURS, [_apart(place, n) for n in range(PROCESSES)])
-                shared = _rate(pool, key, OURS, [place] * PROCESSES)
-                bare = _rate(pool, key, engine.bare, [place] * PROCESSES)
+                apart = rate(pool, key, OURS, own, THREADS, SECONDS)
+                shared = rate(pool, key, OURS, places, THREADS, SECONDS)
+                bare = rate(pool, key, engine.bare, places, THREADS, SECONDS)
                 rates.append((apart, shared, bare, apart / bare, shared / bare))
         *each, most, now = map(statistics.median, zip(*rates, strict=True))
         rows.append((engine.title, *(f"{n:,.0f}" for n in each), f"{most:.2f}", f"{now:.2f}"))
@@ -57,14 +57,6 @@ def measure(advance: Callable[[float], object]) -> Section:
         )
     )
     return Section("Processes that do not meet", text, [])
-
-
-def _rate(pool: Pool, key: str, name: str, places: list[Place]) -> float:
-    """Adds a second of a process at each of ``places``."""
-    start = time.time() + 0.5
-    arguments = [(key, name, place, THREADS, SECONDS, start) for place in places]
-    loads = pool.starmap(in_threads, arguments, chunksize=1)
-    return sum(sum(load.counts) for load in loads) / SECONDS
 
 
 def _apart(place: Place, number: int) -> Place:

@@ -15,7 +15,7 @@ from bench.page import Section, table
 from truecount import Counter, Domain, Store, StoreWarning, connect
 from truecount.testing.servers import Etcd, PostgreSQL, Redis
 
-__all__ = ["measure"]
+__all__ = ["COUNTERS", "LEAST", "measure", "times"]
 
 COUNTERS: Final = 1000
 ROUNDS: Final = 9
@@ -51,7 +51,7 @@ def measure(advance: Callable[[float], object]) -> Section:
     failures = []
     for done, (name, start) in enumerate(STORES.items()):
         with start() as url, connect(url) as store:
-            together, alone, by_name = _times(store)
+            together, alone, by_name = times(store, ROUNDS)
         ratio = statistics.median(map(_ratio, by_name, together))
         held = statistics.median(map(_ratio, alone, together))
         medians = [f"{statistics.median(t) * 1000:.1f}" for t in (together, alone, by_name)]
@@ -69,8 +69,9 @@ def measure(advance: Callable[[float], object]) -> Section:
     return Section("Many counters at once", text, failures)
 
 
-def _times(store: Store) -> tuple[list[float], list[float], list[float]]:
-    domain = Domain("bench", store=store)
+def times(store: Store, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds that `Domain.add` takes, a loop of adds, and one by name; of so many rounds."""
+    domain = Domain("many", store=store)
     amounts = {f"counter{number}": 1 for number in range(COUNTERS)}
     domain.add(amounts)
     held = [Counter(domain, name) for name in amounts]
@@ -88,12 +89,12 @@ def _times(store: Store) -> tuple[list[float], list[float], list[float]]:
 
     contenders = (together, each, by_name)
     times: tuple[list[float], list[float], list[float]] = ([], [], [])
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for contender, taken in zip(contenders, times, strict=True):
             began = time.perf_counter()
             contender()
             taken.append(time.perf_counter() - began)
-    assert set(domain.snapshot().values()) == {1 + 3 * ROUNDS}
+    assert set(domain.snapshot().values()) == {1 + 3 * rounds}
     return times
 
 

@@ -8,15 +8,16 @@ import threading
 import time
 from array import array
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from multiprocessing.pool import Pool
 from typing import NamedTuple
 
 from bench.peers import dynamodb, etcd, postgresql, redis, simpledb, sqlite
 from bench.peers.model import OURS, Add, Contender, Engine, Place
 from truecount import AsyncCounter
 
-__all__ = ["ENGINES", "Load", "alternately", "in_tasks", "in_threads"]
+__all__ = ["ENGINES", "Load", "alternately", "in_tasks", "in_threads", "rate"]
 
 ENGINES: dict[str, Engine] = {
     **sqlite.ENGINES,
@@ -105,6 +106,16 @@ def in_threads(
     for taken in waits:
         together.extend(taken)
     return Load([len(taken) for taken in waits], together, errors, len(warm), seconds)
+
+
+def rate(
+    pool: Pool, engine: str, name: str, places: Sequence[Place], threads: int, seconds: float
+) -> float:
+    """Adds a second of so many threads in a process of ``pool`` for each of ``places``."""
+    start = time.time() + 0.5
+    arguments = [(engine, name, place, threads, seconds, start) for place in places]
+    loads = pool.starmap(in_threads, arguments, chunksize=1)
+    return sum(sum(load.counts) for load in loads) / seconds
 
 
 def alternately(

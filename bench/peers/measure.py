@@ -21,7 +21,17 @@ from bench.peers.model import OURS, Contender, Engine, Place
 from truecount import Domain, StoreWarning, connect
 from truecount.testing.proxy import Proxy
 
-__all__ = ["PROCESSES", "THREADS", "Case", "Figures", "Found", "measure", "quiet"]
+__all__ = [
+    "PROCESSES",
+    "TASKS",
+    "THREADS",
+    "Case",
+    "Figures",
+    "Found",
+    "measure",
+    "quiet",
+    "sync_rate",
+]
 
 ROUNDS: Final = 5
 SECONDS: Final = 1.0
@@ -116,7 +126,7 @@ def measure(key: str, advance: Callable[[float], object]) -> Found:
             else:
                 for _ in range(ROUNDS):
                     if case.tasks:
-                        syncs.append(_syncs(Path(place.folder or ".")))
+                        syncs.append(sync_rate(Path(place.folder or ".")))
                     for each in contenders:
                         loads[each.name].append(run.round(each, case))
             for each in contenders:
@@ -208,7 +218,7 @@ def _figures(rounds: list[list[Load]], *, exact: bool) -> Figures:
     return Figures(rates, median * 1e6, high * 1e6, statistics.median(shares), errors, exact)
 
 
-def _syncs(folder: Path) -> float:
+def sync_rate(folder: Path) -> float:
     """How often a second the disk under ``folder`` takes a block of 4 KiB that must stay there."""
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(bytes(4096))
