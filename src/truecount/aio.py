@@ -11,7 +11,7 @@ from functools import partial
 from typing import Never, Self, SupportsIndex, TypeVar
 
 from truecount.arguments import check_amount, check_count, check_key, check_value
-from truecount.awaiting import ask, carry_out, in_thread
+from truecount.awaiting import Caller, carry_out, in_thread
 from truecount.bulk import add_all, check_amounts
 from truecount.change import Add, Change, Delete, Outcome, Receipt, Set
 from truecount.combine import Pending, attach, line_at
@@ -230,8 +230,15 @@ class AsyncCounter(Handle):
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
         line = self._line_here()
+        caller = Caller(line, change, self._store)
         try:
-            outcome, view = await ask(line, change, self._store, self._timeout(timeout))
+            caller.join(self._timeout(timeout))
+            await caller.future
+        except BaseException as interruption:
+            caller.leave(interruption)
+            raise
+        try:
+            outcome, view = caller.told()
         except Pending as pending:
             raise outcome_unknown(self._store, self._address, pending) from pending.cause
         self._see(began, view, line)

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from truecount.change import Change
 from truecount.combine import Decided, Line, Ticket, note, told
@@ -28,7 +28,7 @@ from truecount.process import Process, here
 from truecount.steps import Plan
 from truecount.stores.base import Store
 
-__all__ = ["ask", "carry_out", "in_thread"]
+__all__ = ["Caller", "carry_out", "in_thread"]
 
 T = TypeVar("T")
 
@@ -73,30 +73,13 @@ async def in_thread(store: Store, call: Callable[[], T], timeout: float | None) 
             timer.cancel()
 
 
-async def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Decided:
-    """Have ``change`` applied, in line with the other callers of this process.
+class Caller(Ticket):
+    """One who waits in an event loop for what becomes of a change.
 
-    Raises a `CounterError` when it was not and never will be applied, and
-    `Pending` when that is unknown. Cancelled, it leaves the line if the change
-    was not sent; else the change is seen through, and the exception carries a note.
+    It has to `join` the line, to await its ``future``, and to ask what it was `told`. Interrupted
+    before that it has to `leave`: if the change was not sent, it is not made then; else it is
+    seen through.
     """
-    caller = _Caller(line, change, store)
-    try:
-        caller.join(timeout)
-        await caller.future
-    except BaseException as interruption:
-        caller.leave(interruption)
-        raise
-    finally:
-        if caller.alarm is not None:
-            caller.alarm.callers.pop(caller, None)
-    if caller.failure is not None:
-        raise caller.failure
-    return told(caller)
-
-
-class _Caller(Ticket):
-    """One who waits in an event loop for what becomes of a change."""
 
     __slots__ = ("alarm", "begun", "box", "end", "failure", "future", "job", "store")
 
@@ -117,8 +100,9 @@ class _Caller(Ticket):
         """Stand in line, for ``timeout`` seconds at most. Whatever happens, `leave` may follow."""
         if timeout is not None:
             self.end = time.monotonic() + timeout
-            self.alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
-            self.alarm.callers[self] = None
+            self.alarm = alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
+            if alarm.latest is not self.line:
+                alarm.watch(self.line)
         thread = threading.get_ident()  # as `_inside` does, but faster
         if thread in running:
             refuse_nested()
@@ -131,6 +115,16 @@ class _Caller(Ticket):
             running.discard(thread)
 
     entrances.add(join.__code__)
+
+    def told(self) -> Decided:
+        """What it was told: returned, or raised.
+
+        That is a `CounterError` when the change was not applied and never will
+        be, and `Pending` when that is unknown.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return told(self)
 
     def wake(self) -> None:
         """Have a thread lead, or the loop look."""
@@ -196,10 +190,10 @@ class _Box:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.alarms: dict[float, _Alarm] = {}
-        self.posted: deque[_Caller] = deque()
+        self.posted: deque[Caller] = deque()
         self.called = False  # to open the box; twice does no harm
 
-    def post(self, caller: _Caller) -> None:
+    def post(self, caller: Caller) -> None:
         """Have the loop look at ``caller``. Never blocks, and never raises."""
         self.posted.append(caller)
         if not self.called:
@@ -221,40 +215,59 @@ class _Box:
     def alarm(self, timeout: float) -> _Alarm:
         """A new alarm for those who wait ``timeout`` seconds at most."""
         if len(self.alarms) >= ALARMS:
-            for idle in [each for each in self.alarms.values() if not each.callers]:
-                idle.stop()
+            for alarm in list(self.alarms.values()):
+                if not any(map(alarm.callers, list(alarm.lines))):
+                    alarm.stop()
         self.alarms[timeout] = alarm = _Alarm(self, timeout)
         return alarm
 
 
 class _Alarm:
-    """Tells callers whose time is over, all of whom wait equally long: first come, first over.
+    """Tells callers whose time is over, all of whom wait equally long.
 
-    One timer of the loop serves them all, as a timer for each takes longer
-    than all the rest.
+    One timer of the loop serves them all, as a timer for each takes longer than
+    all the rest. Who they are is asked of their lines when it rings.
     """
 
-    __slots__ = ("box", "callers", "timeout", "timer")
+    __slots__ = ("box", "latest", "lines", "timeout", "timer")
 
     def __init__(self, box: _Box, timeout: float) -> None:
         self.box = box
         self.timeout = timeout
-        self.callers: dict[_Caller, None] = {}  # in the order of their coming
+        self.lines: WeakSet[Line] = WeakSet()
+        self.latest: Line | None = None  # of those: most often the next one too
         self.timer = box.loop.call_later(timeout, self.ring)
+
+    def watch(self, line: Line) -> None:
+        """Ask ``line`` too."""
+        self.latest = None  # in case it is struck now
+        self.lines.add(line)
+        self.latest = line
 
     def ring(self) -> None:
         """Tell those whose time is over, and wait for the next; stop when there is none."""
-        loop = self.box.loop
+        self.latest = None
         now = time.monotonic()
-        while self.callers:
-            caller = next(iter(self.callers))
-            assert caller.end is not None
-            if caller.end > now:
-                self.timer = loop.call_later(caller.end - now, self.ring)
-                return
-            del self.callers[caller]
-            loop.call_soon(caller.expire)
-        self.stop()
+        ends = []
+        for line in list(self.lines):
+            callers = self.callers(line)
+            if not callers:
+                self.lines.discard(line)
+            for caller in callers:
+                assert caller.end is not None
+                if caller.end > now:
+                    ends.append(caller.end)
+                else:
+                    self.box.loop.call_soon(caller.expire)
+        if ends:
+            self.timer = self.box.loop.call_later(min(ends) - now, self.ring)
+        else:
+            self.stop()
+
+    def callers(self, line: Line) -> list[Caller]:
+        """Those of its own who stand in ``line``."""
+        standing = _inside(line.standing)
+        return [each for each in standing if isinstance(each, Caller) and each.alarm is self]
 
     def stop(self) -> None:
         """Make room for others."""
