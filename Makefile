@@ -35,7 +35,7 @@ lint: $(VENV)/has-dev
 
 # Comparisons, into docs/benchmarks.md.
 bench: $(VENV)/has-bench
-	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev || true
+	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev
 	$(BIN)/python -m bench
 
 # Longer proof than the tests have time for, into docs/evidence.md.

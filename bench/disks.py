@@ -8,11 +8,11 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final, NamedTuple
+from unittest.mock import patch
 
 from bench import many
 from bench.page import Section, table
@@ -56,7 +56,8 @@ def measure(advance: Callable[[float], object]) -> Section:
         library = _compiled(Path(folder))
         for done, key in enumerate(KEYS):
             for span in SPANS:
-                with _slow(library, span):
+                slow = {"LD_PRELOAD": str(library), "SLOW_DISK": str(span)}
+                with patch.dict(os.environ, slow):  # for the processes that are started
                     rows.append((ENGINES[key].title, *_on_disk(key)))
             goals = [least.get(key) for least in (ALONE, CROWDED, SEVERAL, SYNCS)]
             goals.append(many.LEAST.get(ENGINES[key].title))
@@ -92,16 +93,6 @@ def _compiled(folder: Path) -> Path:
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
     return library
-
-
-@contextmanager
-def _slow(library: Path, span: int) -> Iterator[None]:
-    """Have the processes that are started find the disk slow."""
-    os.environ.update(LD_PRELOAD=str(library), SLOW_DISK=str(span))
-    try:
-        yield
-    finally:
-        del os.environ["LD_PRELOAD"], os.environ["SLOW_DISK"]
 
 
 def _on_disk(key: str) -> list[str]:

@@ -588,3 +588,35 @@ def test_a_refusal(url: str) -> None:
         assert await c.refresh() == refused.count(False)
 
     asyncio.run(main())
+
+
+def test_struck_as_an_alarm_rings(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a signal's handler strikes the alarm, those who wait are told all the same, in time."""
+    store = SlowStore(url)
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        c = await AsyncCounter.open("mydomain", "counter1", store=store)
+        leads = asyncio.create_task(c.add(timeout=5))
+        await soon(store.began.is_set)
+        waiting = [asyncio.create_task(c.add(timeout=0.5)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        waiting.append(asyncio.create_task(c.add(timeout=0.5)))
+        await asyncio.sleep(0)
+        call_later = loop.call_later
+
+        def strike(delay: float, call: Any, *arguments: Any) -> asyncio.TimerHandle:
+            if getattr(call, "__func__", None) is not awaiting._Alarm.ring:
+                return call_later(delay, call, *arguments)
+            monkeypatch.setattr(loop, "call_later", call_later)
+            raise RuntimeError("a handler's")
+
+        monkeypatch.setattr(loop, "call_later", strike)
+        await asyncio.wait(waiting, timeout=3)
+        store.go_on.set()
+        await leads
+        return [task.exception() if task.done() else "waits" for task in waiting]
+
+    told = asyncio.run(main())
+    assert [type(each) for each in told] == [StoreTimeoutError] * 3

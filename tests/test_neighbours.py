@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,36 @@ def test_a_frozen_neighbour_is_not_waited_for(tmp_path: Path, folder: Path) -> N
             race(tmp_path)
         finally:
             neighbour.kill()
+
+
+def test_a_forked_child_has_none_of_the_files(tmp_path: Path, folder: Path) -> None:
+    """A child that was forked keeps no turn of its parent's: it has not even the files open."""
+    code = """
+        import os, sys, truecount.neighbours as n
+        from truecount import connect
+        from truecount.record import Address
+        turns = [n.MyTurn() for _ in range(3)]
+        store = connect(sys.argv[1])
+        for number, turn in enumerate(turns):
+            turn.take(store, Address("mydomain", f"c{number}"), 5)
+        turns[0].give()
+        def ours():
+            places = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+            links = [os.readlink(place) for place in places if os.path.lexists(place)]
+            return [link for link in links if link.startswith(sys.argv[2])]
+        print(len(ours()))
+        sys.stdout.flush()
+        if os.fork() == 0:
+            turns.clear(), globals().pop("turn")
+            print(ours())
+            sys.stdout.flush()
+            os._exit(0)
+        os.wait()
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), f"sqlite:///{tmp_path}/c.db", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines() == ["9", "[]"], result.stderr

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 from truecount.change import Change
 from truecount.combine import Decided, Line, Ticket, note, told
@@ -76,9 +76,8 @@ async def in_thread(store: Store, call: Callable[[], T], timeout: float | None) 
 class Caller(Ticket):
     """One who waits in an event loop for what becomes of a change.
 
-    It has to `join` the line, to await its ``future``, and to ask what it was `told`. Interrupted
-    before that it has to `leave`: if the change was not sent, it is not made then; else it is
-    seen through.
+    It has to `join` the line, to await its ``future``, and to ask what it was `told`; or to
+    `leave`, when it is interrupted before that.
     """
 
     __slots__ = ("alarm", "begun", "box", "end", "failure", "future", "job", "store")
@@ -100,9 +99,8 @@ class Caller(Ticket):
         """Stand in line, for ``timeout`` seconds at most. Whatever happens, `leave` may follow."""
         if timeout is not None:
             self.end = time.monotonic() + timeout
-            self.alarm = alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
-            if alarm.latest is not self.line:
-                alarm.watch(self.line)
+            self.alarm = self.box.alarms.get(timeout) or self.box.alarm(timeout)
+            self.alarm.callers[self] = None
         thread = threading.get_ident()  # as `_inside` does, but faster
         if thread in running:
             refuse_nested()
@@ -122,6 +120,7 @@ class Caller(Ticket):
         That is a `CounterError` when the change was not applied and never will
         be, and `Pending` when that is unknown.
         """
+        self.unset()
         if self.failure is not None:
             raise self.failure
         return told(self)
@@ -167,7 +166,8 @@ class Caller(Ticket):
         return not self.begun and (self.job is None or self.job.cancel())
 
     def leave(self, interruption: BaseException) -> None:
-        """Go, interrupted. What was sent stays to be seen through."""
+        """Go, interrupted: what was sent is seen through, and noted on the exception."""
+        self.unset()
         if isinstance(interruption, GeneratorExit):
             # A collector of garbage may come at any moment, even while this thread has a lock:
             # the loop's way to be called takes none. Closed, it leaves the change to the line.
@@ -175,6 +175,11 @@ class Caller(Ticket):
                 self.box.loop.call_soon_threadsafe(self.quit, interruption)
         elif not self.quit(interruption):
             note(interruption)
+
+    def unset(self) -> None:
+        """Have no alarm any more."""
+        if self.alarm is not None:
+            self.alarm.callers.pop(self, None)
 
     def quit(self, interruption: BaseException) -> bool:
         """Leave the line, unless somebody leads for this one; whether it is over."""
@@ -215,64 +220,49 @@ class _Box:
     def alarm(self, timeout: float) -> _Alarm:
         """A new alarm for those who wait ``timeout`` seconds at most."""
         if len(self.alarms) >= ALARMS:
-            for alarm in list(self.alarms.values()):
-                if not any(map(alarm.callers, list(alarm.lines))):
-                    alarm.stop()
+            for idle in [each for each in self.alarms.values() if not each.callers]:
+                idle.stop()
         self.alarms[timeout] = alarm = _Alarm(self, timeout)
         return alarm
 
 
 class _Alarm:
-    """Tells callers whose time is over, all of whom wait equally long.
+    """Tells callers whose time is over, all of whom wait equally long: first come, first over.
 
-    One timer of the loop serves them all, as a timer for each takes longer than
-    all the rest. Who they are is asked of their lines when it rings.
+    One timer of the loop serves them all, as a timer for each takes longer
+    than all the rest.
     """
 
-    __slots__ = ("box", "latest", "lines", "timeout", "timer")
+    __slots__ = ("box", "callers", "timeout", "timer")
 
     def __init__(self, box: _Box, timeout: float) -> None:
         self.box = box
         self.timeout = timeout
-        self.lines: WeakSet[Line] = WeakSet()
-        self.latest: Line | None = None  # of those: most often the next one too
+        self.callers: dict[Caller, None] = {}  # in the order of their coming
         self.timer = box.loop.call_later(timeout, self.ring)
-
-    def watch(self, line: Line) -> None:
-        """Ask ``line`` too."""
-        self.latest = None  # in case it is struck now
-        self.lines.add(line)
-        self.latest = line
 
     def ring(self) -> None:
         """Tell those whose time is over, and wait for the next; stop when there is none."""
-        self.latest = None
+        loop = self.box.loop
         now = time.monotonic()
-        ends = []
-        for line in list(self.lines):
-            callers = self.callers(line)
-            if not callers:
-                self.lines.discard(line)
-            for caller in callers:
+        try:
+            while self.callers:
+                caller = next(iter(self.callers))
                 assert caller.end is not None
                 if caller.end > now:
-                    ends.append(caller.end)
-                else:
-                    self.box.loop.call_soon(caller.expire)
-        if ends:
-            self.timer = self.box.loop.call_later(min(ends) - now, self.ring)
-        else:
+                    self.timer = loop.call_later(caller.end - now, self.ring)
+                    return
+                loop.call_soon(caller.expire)  # twice does no harm
+                del self.callers[caller]
             self.stop()
-
-    def callers(self, line: Line) -> list[Caller]:
-        """Those of its own who stand in ``line``."""
-        standing = _inside(line.standing)
-        return [each for each in standing if isinstance(each, Caller) and each.alarm is self]
+        except BaseException:  # a signal handler's: others may wait yet
+            self.timer = loop.call_later(0, self.ring)
+            raise
 
     def stop(self) -> None:
         """Make room for others."""
-        self.timer.cancel()
         self.box.alarms.pop(self.timeout, None)
+        self.timer.cancel()
 
 
 class _Latest(threading.local):

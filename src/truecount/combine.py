@@ -233,12 +233,6 @@ class Line:
             self.complete = wake
             return True
 
-    def standing(self) -> list[Ticket]:
-        """Those who wait here for what becomes of their changes."""
-        with self.lock:
-            flying = () if self.flight is None else self.flight.tickets
-            return [*filter(None, flying), *self.waiting]
-
     def expire(self, ticket: Ticket) -> None:
         """Leave because the time is over: unsent is definite, sent is unknown."""
         with self.lock:

@@ -143,7 +143,7 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
                 raise Expired
         case _:
             answer = store.carry_out(step, left)
-            if answer is True and type(step) is Replace:
-                turn.pass_on(step.new)  # what else the plan has to do concerns nobody else
+            if type(step) is Replace:
+                turn.wrote = step.new if answer is True else None
             return answer
     return None

@@ -34,7 +34,7 @@ FILES: Final = 1024
 """How many counters are told apart; those of one number wait for each other, now and then."""
 
 OPEN: Final = 64
-"""How many of them a process has open at once."""
+"""How many of them a process has open at once, three files each."""
 
 PATIENCE: Final = 1.0
 """Seconds after which somebody who keeps the turn for so long is waited for no more."""
@@ -50,6 +50,8 @@ class MyTurn:
         self._queue: _Queue | None = None
         self._place: Place | None = None
         self._counter = b""
+        self.wrote: Record | None = None
+        """What the store holds since the turn began, as far as is known."""
 
     def take(self, store: Store, address: Address, timeout: float | None) -> bool | Record:
         """Wait for the turn, ``timeout`` seconds at most (None: a while).
@@ -75,18 +77,16 @@ class MyTurn:
             return True
         return queue.turn.handed_over and (queue.left(counter) or True)
 
-    def pass_on(self, record: Record) -> None:
-        """Let the next one have it, with the ``record`` that the store holds now."""
-        queue = self._queue
-        if queue is not None and queue.turn.handed_over:  # others are about
-            queue.leave(self._counter, record)
-        self.give()
-
     def give(self) -> None:
         """Let the next one have it; may be repeated."""
         queue, place = self._queue, self._place
         if queue is not None and place is not None:
-            queue.turn.give(place)
+            try:
+                if self.wrote is not None and queue.turn.handed_over:  # others are about
+                    queue.leave(self._counter, self.wrote)
+                self.wrote = None
+            finally:
+                queue.turn.give(place)
             self._queue = None
 
 
@@ -114,8 +114,8 @@ class _Queue:
                 value, deleted, horizon, ledger = text.decode().split("\n", 3)
                 return Record.of(value, int(deleted), horizon, Ledger(ledger))
         except (OSError, ValueError, DamagedRecordError):
-            pass  # it is another version's
-        return None  # nobody has left anything, or was killed over it
+            pass
+        return None  # nobody has left one, or was killed over it, or it is another version's
 
     def leave(self, counter: bytes, record: Record) -> None:
         """Leave ``record`` for the next one."""

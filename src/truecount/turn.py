@@ -158,13 +158,15 @@ class _Files:
     """The two lock files. A forked child closes them, or it would keep its parent's locks."""
 
     def __init__(self, path: str) -> None:
-        self.closed = False
         self.next = _open(path + "-next")
         try:
             self.turn = _open(path + "-turn")
         except BaseException:  # whatever it is, nobody else would close it
             os.close(self.next)
             raise
+        # Also when nobody has them any more, as in a child of which another part forgets them.
+        self.close = weakref.finalize(self, _close, self.next, self.turn)
+        self.close.atexit = False  # daemon threads go on
         _all_files.add(self)
 
     def try_both(self) -> bool:
@@ -181,12 +183,6 @@ class _Files:
             fcntl.flock(self.turn, fcntl.LOCK_EX)
         finally:
             fcntl.flock(self.next, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self.next)
-            os.close(self.turn)
 
 
 class _Queue:
@@ -259,6 +255,11 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error.strerror}") from error
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _try(file: int) -> bool:
