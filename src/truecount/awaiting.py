@@ -253,7 +253,7 @@ class _Alarm:
                     self.timer = loop.call_later(caller.end - now, self.ring)
                     return
                 loop.call_soon(caller.expire)  # twice does no harm
-                del self.callers[caller]
+                self.callers.pop(caller, None)  # a collector may have closed it meanwhile
             self.stop()
         except BaseException:  # a signal handler's: others may wait yet
             self.timer = loop.call_later(0, self.ring)
