@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import shutil
 import statistics
@@ -125,16 +126,12 @@ def _round(key: str, engine: Engine, place: Place, pool: Pool, syncs: float) -> 
             rate(pool, key, name, [place] * PROCESSES, THREADS_EACH, SECONDS),
         )
 
-    alone, crowded, several = map(_over, adds(OURS), adds(engine.bare))
+    alone, crowded, several = map(operator.truediv, adds(OURS), adds(engine.bare))
     tasks = None
     if key in SYNCS:
         load = pool.apply(in_tasks, (key, OURS, place, TASKS, SECONDS))
         tasks = load.total / load.seconds / syncs
     return Ratios(alone, crowded, several, tasks)
-
-
-def _over(ours: float, bare: float) -> float:
-    return ours / bare
 
 
 def _shown(number: float | None, form: str) -> str:
@@ -145,4 +142,5 @@ def _many(place: Place) -> float:
     """How many times as fast as a loop by name `Domain.add` is."""
     with connect(place.url) as store:
         together, _, by_name = many.times(store, MANY_ROUNDS)
-    return statistics.median(map(_over, by_name, together))
+    ratio: float = statistics.median(map(operator.truediv, by_name, together))
+    return ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 import tempfile
 import time
@@ -52,8 +53,8 @@ def measure(advance: Callable[[float], object]) -> Section:
     for done, (name, start) in enumerate(STORES.items()):
         with start() as url, connect(url) as store:
             together, alone, by_name = times(store, ROUNDS)
-        ratio = statistics.median(map(_ratio, by_name, together))
-        held = statistics.median(map(_ratio, alone, together))
+        ratio = statistics.median(map(operator.truediv, by_name, together))
+        held = statistics.median(map(operator.truediv, alone, together))
         medians = [f"{statistics.median(t) * 1000:.1f}" for t in (together, alone, by_name)]
         rows.append((name, *medians, f"{held:.1f}", f"{ratio:.1f}"))
         if ratio < LEAST.get(name, 0):
@@ -96,7 +97,3 @@ def times(store: Store, rounds: int) -> tuple[list[float], list[float], list[flo
             taken.append(time.perf_counter() - began)
     assert set(domain.snapshot().values()) == {1 + 3 * rounds}
     return times
-
-
-def _ratio(slow: float, fast: float) -> float:
-    return slow / fast

@@ -230,9 +230,10 @@ class AsyncCounter(Handle):
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
         line = self._line_here()
+        limit = self._timeout(timeout)
         caller = Caller(line, change, self._store)
         try:
-            caller.join(self._timeout(timeout))
+            caller.join(limit)
             await caller.future
         except BaseException as interruption:
             caller.leave(interruption)

@@ -107,14 +107,12 @@ class _Queue:
 
     def left(self, counter: bytes) -> Record | None:
         """What the last one left of ``counter``."""
-        try:
+        with contextlib.suppress(OSError, ValueError, DamagedRecordError):
             whole = os.pread(self._file, os.fstat(self._file).st_size, 0)
             text = whole[36 : 36 + int.from_bytes(whole[32:36])]
             if whole[:32] == _seal(counter, text):
                 value, deleted, horizon, ledger = text.decode().split("\n", 3)
                 return Record.of(value, int(deleted), horizon, Ledger(ledger))
-        except (OSError, ValueError, DamagedRecordError):
-            pass
         return None  # nobody has left one, or was killed over it, or it is another version's
 
     def leave(self, counter: bytes, record: Record) -> None:

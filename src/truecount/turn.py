@@ -164,7 +164,8 @@ class _Files:
         except BaseException:  # whatever it is, nobody else would close it
             os.close(self.next)
             raise
-        # Also when nobody has them any more, as in a child of which another part forgets them.
+        # Also when nobody has them any more: in a forked child their owner may have forgotten
+        # them before the hook below comes to it.
         self.close = weakref.finalize(self, _close, self.next, self.turn)
         self.close.atexit = False  # daemon threads go on
         _all_files.add(self)
