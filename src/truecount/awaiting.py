@@ -20,8 +20,8 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from truecount.change import Change
-from truecount.combine import Decided, Line, Ticket, note, told
+from truecount.change import Change, Decided
+from truecount.combine import Line, Ticket, note, told
 from truecount.drive import entrances, refuse_nested, run, running
 from truecount.errors import StoreTimeoutError
 from truecount.process import Process, here

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from itertools import islice, repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, SupportsIndex, TypeAlias
 
 from truecount.arguments import check_amount, check_name
-from truecount.change import ABSENT, Add, Batch, Create, Outcome, Receipt, Refusal
+from truecount.change import ABSENT, Add, Create, Outcome, Receipt, Refusal
 from truecount.combine import (
     Line,
     Pending,
     Ticket,
+    additions,
     attach,
     is_decided,
     lines_at,
@@ -23,8 +24,8 @@ from truecount.combine import (
 from truecount.conclude import conclude
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, running
 from truecount.errors import CounterError, InvalidTypeError, OutcomeUnknownError, StoreTimeoutError
-from truecount.record import Address, Record, make
-from truecount.steps import Plan, Read, Settle, StoreStep
+from truecount.record import Address, Record
+from truecount.steps import Plan, Read
 from truecount.stores.base import PASSING, Deadline, Store
 from truecount.together import Together
 from truecount.unsettled import outcome_unknown
@@ -70,8 +71,9 @@ def add_all(
         # One for all that are alike: it is told from those of other calls, and that is all.
         alike = {amount: Add(amount) for amount in set(part.values())}
         changes = [alike[amount] for amount in part.values()]
-        came = _settle(lines, changes, store, deadline)
-        for name, line, change, each in zip(part, lines, changes, came, strict=True):
+        many = _Many(lines, changes)
+        many.settle(store, deadline, all(map(store.settles, alike.values())))
+        for name, line, change, each in zip(part, lines, changes, many.came, strict=True):
             if type(each) is Receipt:
                 receipts[name] = each
                 continue
@@ -96,84 +98,108 @@ def _conclude(store: Store, address: Address, change: Add, came: Came | None) ->
     return conclude(address, change, came)
 
 
-def _settle(
-    lines: Sequence[Line], changes: Sequence[Add], store: Store, deadline: Deadline
-) -> list[Came | None]:
-    """What comes of each change. All that find nobody in line make their first attempt together.
+class _Many:
+    """Changes, each of another counter, that one thread has made, and what ``came`` of them."""
 
-    What that does not settle, and those who have to wait, are a matter for plans.
-    """
-    thread = threading.get_ident()
-    if thread in running:
-        refuse_nested()
-    sent: dict[int, Batch] = {}
-    tickets: dict[int, Ticket] = {}
-    try:
-        running.add(thread)
-        came: list[Came | None] = [None] * len(lines)
-        _look(lines, came, store, deadline)
-        for at, line in enumerate(lines):
-            # What was never seen is not sent to: a lost reply could not be found out.
-            if line.revision and came[at] is None:
-                batch = line.pass_by(changes[at])
-                if batch is not None:
-                    sent[at] = batch
-        if sent:
-            addresses = [lines[at].address for at in sent]
-            steps = list(map(make, repeat(Settle), zip(addresses, sent.values(), strict=True)))
-            answers = _ask(store, steps, deadline)
-            for (at, batch), answer in zip(sent.items(), answers, strict=True):
-                if is_decided(answer, batch):
-                    lines[at].passed(answer.view)
-                    came[at] = answer.outcomes[0]
-                else:
-                    try:
-                        tickets[at], _ = lines[at].go_on(changes[at], batch, answer)
-                    except CounterError as error:
-                        came[at] = error
-        unsettled = [
-            at for at, each in enumerate(came) if type(each) is not Receipt and is_unsettled(each)
+    def __init__(self, lines: Sequence[Line], changes: Sequence[Add]) -> None:
+        self.lines = lines
+        self.changes = changes
+        self.came: list[Came | None] = [None] * len(lines)
+        self._tickets: dict[int, Ticket] = {}  # the places from which they lead
+        self._sent = False
+
+    def settle(self, store: Store, deadline: Deadline, engine: bool) -> None:
+        """Have them made. ``engine``: whether the store settles them by itself.
+
+        Then all that find nobody in line make their first attempt together. What that does not
+        settle, and those who have to wait, are a matter for plans.
+        """
+        thread = threading.get_ident()
+        if thread in running:
+            refuse_nested()
+        try:
+            running.add(thread)
+            self._look(store, deadline)
+            if engine:
+                self._attempt(store, deadline)
+            self._see_through(store, deadline)
+        except BaseException as interruption:
+            if not orphans:  # else the lines are the parent's
+                for at, line in enumerate(self.lines):
+                    line.abandon(self.changes[at], self._tickets.get(at), interruption)
+                if self._sent:
+                    note(interruption)
+            raise
+        finally:
+            running.discard(thread)
+            orphans.discard(thread)
+
+    def _look(self, store: Store, deadline: Deadline) -> None:
+        """Look at the counters that this process does not know; note what cannot be added to."""
+        unseen = [at for at, line in enumerate(self.lines) if not line.revision]
+        if unseen:
+            steps = [Read(self.lines[at].address) for at in unseen]
+            found = _answers(store.together(steps, timeout=deadline.left()))
+            for at, record in zip(unseen, found, strict=True):
+                if record is None or (isinstance(record, Record) and record.deleted):
+                    self.came[at] = Refusal(ABSENT)
+                elif isinstance(record, Record):
+                    self.lines[at].learn(record)
+                elif isinstance(record, CounterError) and not isinstance(record, PASSING):
+                    self.came[at] = record
+
+    def _attempt(self, store: Store, deadline: Deadline) -> None:
+        """Make the first attempt, for all that find nobody in line."""
+        came, lines, changes = self.came, self.lines, self.changes
+        # What was never seen is not sent to: a lost reply could not be found out.
+        led = [
+            at
+            for at, line in enumerate(lines)
+            if line.revision and came[at] is None and line.enter(changes[at])
         ]
-        if unsettled:
-            plans = [_adding(lines[at], changes[at], tickets.get(at), came[at]) for at in unsettled]
-            for at, outcome in zip(
-                unsettled, Together(plans).run(store, deadline.left()), strict=True
-            ):
-                came[at] = outcome
-        return came
-    except BaseException as interruption:
-        if not orphans:  # else the lines are the parent's
-            for at, line in enumerate(lines):
-                line.abandon(changes[at], tickets.get(at), interruption)
-            if sent:
-                note(interruption)
-        raise
-    finally:
-        running.discard(thread)
-        orphans.discard(thread)
+        if not led:
+            return
+        sent = additions([lines[at] for at in led], [changes[at] for at in led])
+        self._sent = True
+        answers = _answers(store.add_each(sent, timeout=deadline.left()))
+        for place, (at, answer) in enumerate(zip(led, answers, strict=True)):
+            if type(answer) is tuple:
+                came[at], view = answer
+                lines[at].passed(view)
+                continue
+            batch = sent.batch(place)
+            if is_decided(answer, batch):
+                came[at] = answer.outcomes[0]
+                lines[at].passed(answer.view)
+                continue
+            try:
+                self._tickets[at], _ = lines[at].go_on(changes[at], batch, answer)
+            except CounterError as error:
+                came[at] = error
+
+    def _see_through(self, store: Store, deadline: Deadline) -> None:
+        """Make further attempts, for all that are not settled."""
+        unsettled = [
+            at
+            for at, each in enumerate(self.came)
+            if type(each) is not Receipt and is_unsettled(each)
+        ]
+        if not unsettled:
+            return
+        plans = [
+            _adding(self.lines[at], self.changes[at], self._tickets.get(at), self.came[at])
+            for at in unsettled
+        ]
+        outcomes = Together(plans).run(store, deadline.left())
+        for at, outcome in zip(unsettled, outcomes, strict=True):
+            self.came[at] = outcome
 
 
-entrances.add(_settle.__code__)
+entrances.add(_Many.settle.__code__)
 
 
-def _look(lines: Sequence[Line], came: list[Came | None], store: Store, deadline: Deadline) -> None:
-    """Look at the counters that this process does not know; note those that cannot be added to."""
-    unseen = [at for at, line in enumerate(lines) if not line.revision]
-    if unseen:
-        steps = [Read(lines[at].address) for at in unseen]
-        found = _ask(store, steps, deadline)
-        for at, record in zip(unseen, found, strict=True):
-            if record is None or (isinstance(record, Record) and record.deleted):
-                came[at] = Refusal(ABSENT)
-            elif isinstance(record, Record):
-                lines[at].learn(record)
-            elif isinstance(record, CounterError) and not isinstance(record, PASSING):
-                came[at] = record
-
-
-def _ask(store: Store, steps: Sequence[StoreStep], deadline: Deadline) -> list[Any]:
-    """What comes of ``steps``, unless that is for the parent of this process to know."""
-    answers = store.together(steps, timeout=deadline.left())
+def _answers(answers: Iterable[Any]) -> Iterable[Any]:
+    """``answers``, unless they are for the parent of this process to know."""
     if orphans:
         raise orphaned()
     return answers

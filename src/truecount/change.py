@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from truecount.defaults import UNCHANGED, Unchanged
 from truecount.moment import to_datetime, to_iso
-from truecount.record import View
+from truecount.record import Address, View
 
 __all__ = [
     "ABSENT",
@@ -26,11 +26,13 @@ __all__ = [
     "REUSED",
     "SUPERSEDED",
     "Add",
+    "Additions",
     "Answer",
     "Batch",
     "Change",
     "CompareAndSet",
     "Create",
+    "Decided",
     "Delete",
     "Limit",
     "Outcome",
@@ -179,6 +181,23 @@ class Batch(NamedTuple):
         return tuple([change.key for change in changes if change.key is not None])
 
 
+class Additions(NamedTuple):
+    """An addition to each of many counters, in columns: so many batches, with one `Add` in each.
+
+    To make a batch and an answer for each takes longer than all the rest.
+    """
+
+    addresses: Sequence[Address]
+    writers: Sequence[str]
+    number: int
+    since: Sequence[int]
+    adds: Sequence[Add]
+
+    def batch(self, at: int) -> Batch:
+        """The batch at that place."""
+        return Batch(self.writers[at], self.number, self.since[at], (self.adds[at],))
+
+
 class Receipt(int):
     """Proof that a change was applied, once. As an int it is the value after.
 
@@ -287,6 +306,9 @@ class Refusal(NamedTuple):
 
 
 Outcome: TypeAlias = Receipt | Refusal
+
+Decided: TypeAlias = tuple[Outcome, View | None]
+"""What became of one change, and the counter after its batch (None: there is none)."""
 
 
 class Answer(NamedTuple):

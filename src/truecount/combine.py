@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, TypeAlias, TypeGuard
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from truecount.change import (
@@ -24,11 +24,13 @@ from truecount.change import (
     BEYOND,
     DECIDED,
     OUTSIDE,
+    Add,
+    Additions,
     Answer,
     Batch,
     Change,
     Create,
-    Outcome,
+    Decided,
     Refusal,
 )
 from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
@@ -41,16 +43,12 @@ from truecount.steps import Expired, Gather, Plan, Wait
 from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = [
-    *("SENT", "Decided", "Line", "Pending", "Terms", "ask", "attach", "line_at", "lines_at"),
+    *("SENT", "Line", "Pending", "Terms", "additions", "ask", "attach", "line_at", "lines_at"),
     "submit",
 ]
 
 SENT: Final = "truecount: the change had been sent; whether it was applied is not known"
 """The note on an exception that interrupted a caller whose change was on its way."""
-
-
-Decided: TypeAlias = tuple[Outcome, View | None]
-"""What became of one change, and the counter after its batch (None: there is none)."""
 
 
 class Pending(Exception):
@@ -273,15 +271,18 @@ class Line:
 
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
-        if not self.terms.settles(change):
+        if not (self.terms.settles(change) and self.enter(change)):
             return None
+        number = next(self.terms.writer.numbers)
+        return make(Batch, (self.name, number, self.revision, (change,), False, False))
+
+    def enter(self, change: Change) -> bool:
+        """Lead with ``change`` alone, when nobody is in line."""
         with self.lock:
             if self.leader is not None or self.crowd > 1:
-                return None
-            number = next(self.terms.writer.numbers)
-            batch = make(Batch, (self.name, number, self.revision, (change,), False, False))
+                return False
             self.leader = change
-            return batch
+            return True
 
     def passed(self, view: View | None) -> None:
         """Let the next one lead, who takes note of what was seen."""
@@ -492,6 +493,17 @@ def starts_afresh(flight: Flight) -> bool:
 def is_decided(came: object, batch: Batch) -> TypeGuard[Answer]:
     """Whether what came of a first attempt at ``batch`` is the end of it."""
     return type(came) is Answer and came.verdict == DECIDED and answers(came, batch)
+
+
+def additions(lines: Sequence[Line], adds: Sequence[Add]) -> Additions:
+    """What is sent for ``lines`` of one store, in which the caller leads, by `Line.enter`."""
+    return Additions(
+        [line.address for line in lines],
+        [line.name for line in lines],
+        next(lines[0].terms.writer.numbers),  # above all that they have sent
+        [line.revision for line in lines],
+        adds,
+    )
 
 
 def note(interruption: BaseException) -> None:

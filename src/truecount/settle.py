@@ -51,7 +51,7 @@ from truecount.record import (
     make,
 )
 
-__all__ = ["crosses", "follow", "receipt_of", "settle"]
+__all__ = ["crosses", "follow", "receipt_of", "settle", "successor"]
 
 
 def settle(
@@ -124,29 +124,42 @@ def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, An
     takes the place of the ledger's last one, and the answer. None: there is more to decide.
     """
     writer, number, since, changes, _, cancel = batch
-    before, (revision, last, latest_number), time, minimum, maximum = view
     change = changes[0]
-    if last != writer or number <= latest_number or len(changes) > 1 or cancel:
+    if len(changes) > 1 or cancel or change.key is not None:
         return None
     if type(change) is Add:
-        after = before + change.amount
+        after = view[0] + change.amount
     elif type(change) is CompareAndSet:
-        if change.expected != before:
+        if change.expected != view[0]:
             return None
         after = change.value
     elif type(change) is Set:
         after = change.value
     else:
         return None
-    if change.key is not None or crosses(after, minimum, maximum):
+    new = successor(view, value, writer, number, after, now)
+    if new is None:
+        return None
+    digits, line, receipt, seen = new
+    return digits, line, make(Answer, (writer, number, since, DECIDED, (receipt,), seen, True))
+
+
+def successor(
+    view: View, value: str, writer: str, number: int, after: int, now: int
+) -> tuple[str, str, Receipt, View] | None:
+    """What follows when (``writer``, ``number``) has ``after`` take the place of ``value``.
+
+    As `follow`: the digits, the line, the receipt and the view.
+    """
+    before, (revision, last, latest_number), time, minimum, maximum = view
+    if last != writer or number <= latest_number or crosses(after, minimum, maximum):
         return None
     revision += 1
     time = latest(now, time)
     digits = str(after)
     line = line_of(writer, number, revision, time, value, digits, APPLIED, minimum, maximum)
-    outcomes = (made(after, before, revision, time),)
     seen = make(View, (after, make(Stamp, (revision, writer, number)), time, minimum, maximum))
-    return digits, line, make(Answer, (writer, number, since, DECIDED, outcomes, seen, True))
+    return digits, line, made(after, before, revision, time), seen
 
 
 def is_unknowable(batch: Batch) -> bool:

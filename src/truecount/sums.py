@@ -22,6 +22,8 @@ from truecount.change import (
     Batch,
     Change,
     CompareAndSet,
+    Decided,
+    made,
     made_all,
     values,
 )
@@ -90,6 +92,22 @@ def added(
     view = make(View, (along[-1], stamp, time, minimum, maximum))
     outcomes = made_all(along, revision, time)
     return make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
+
+
+def added_one(
+    writer: str,
+    number: int,
+    amount: int,
+    before: int,
+    revision: int,
+    time: int,
+    minimum: int | None,
+    maximum: int | None,
+) -> Decided:
+    """What became of the one change of a batch (``writer``, ``number``), which added ``amount``."""
+    after = before + amount
+    view = make(View, (after, make(Stamp, (revision, writer, number)), time, minimum, maximum))
+    return made(after, before, revision, time), view
 
 
 def beyond(batch: Batch) -> Answer:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from truecount import backoff
-from truecount.change import Answer, Batch, Change
+from truecount.change import Additions, Answer, Batch, Change
 from truecount.errors import (
     CounterError,
     InvalidTypeError,
@@ -24,12 +24,12 @@ from truecount.errors import (
     StoreUnavailableError,
 )
 from truecount.record import WRITERS, Address, Record
-from truecount.steps import Read, Replace, StoreStep
+from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.url import StoreURL
 
 __all__ = [
     *("KEY_TTL", "PASSING", "TIMEOUT"),
-    *("Ambiguous", "Deadline", "Store", "beforehand", "patiently"),
+    *("Ambiguous", "Deadline", "Store", "beforehand", "patiently", "settling"),
 ]
 
 T = TypeVar("T")
@@ -193,6 +193,13 @@ class Store(ABC):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def add_each(self, additions: Additions, *, timeout: float | None) -> Iterable[Any]:
+        """Settle ``additions`` as `together` does the steps that `settling` makes of them.
+
+        Where one is decided, a plain pair may say so in the place of the answer: `Decided`.
+        """
+        return self.together(settling(additions), timeout=timeout)
+
     def outcome(self, step: StoreStep, timeout: float | None) -> Any:
         """What comes of ``step``: what `carry_out` returns or raises."""
         try:
@@ -243,6 +250,11 @@ class Store(ABC):
     def shown(self) -> str:
         """The URL without its passwords, for people to read."""
         return StoreURL(self.url).shown
+
+
+def settling(additions: Additions) -> list[Settle]:
+    """A step for each of ``additions``."""
+    return [Settle(each, additions.batch(at)) for at, each in enumerate(additions.addresses)]
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from truecount import backoff, moment
-from truecount.change import ALONE, Answer, Batch, Change
+from truecount.change import ALONE, Additions, Answer, Batch, Change, Decided
 from truecount.errors import (
     DamagedRecordError,
     StoreClosedError,
@@ -35,10 +35,10 @@ from truecount.errors import (
 )
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Ledger, Record, View, make
-from truecount.settle import follow, settle
+from truecount.settle import follow, settle, successor
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores import forks
-from truecount.stores.base import Ambiguous, Store
+from truecount.stores.base import Ambiguous, Store, settling
 from truecount.stores.filesystem import network_filesystem
 from truecount.turn import Place, Turn
 from truecount.url import StoreURL
@@ -201,32 +201,16 @@ class SQLiteStore(Store):
                 raise
 
     def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
-        def work(sql: sqlite3.Connection) -> tuple[bool, list[Any]]:
-            now = moment.now()
-            answers = self._overwrite_all(sql, steps, now)
-            if answers is not None:
-                return True, answers
-            found = _fetch_all(sql, [step.address for step in steps])
-            writes: list[Write] = []
-            answers = []
-            for step in steps:
-                try:
-                    write, answer = self._decide(sql, step, found(step.address), now)
-                except DamagedRecordError as error:
-                    answers.append(error)
-                else:
-                    answers.append(answer)
-                    if write is not None:
-                        writes.append(write)
-            self._write_all(sql, writes, now)
-            return bool(writes), answers
+        return list(self._write_many(lambda sql: self._steps(sql, steps), len(steps), timeout))
 
-        try:
-            return self._write_in_turn(work, timeout)
-        except StoreError as error:
-            return [error.copy() for _ in steps]
-        except Ambiguous as error:
-            return [Ambiguous(error.cause.copy()) for _ in steps]
+    def add_each(self, additions: Additions, *, timeout: float | None) -> Iterable[Any]:
+        def work(sql: sqlite3.Connection) -> tuple[bool, Iterable[Any]]:
+            decided = self._overwrite_each(sql, additions)
+            if decided is not None:
+                return True, decided
+            return self._steps(sql, settling(additions))
+
+        return self._write_many(work, len(additions.addresses), timeout)
 
     def names(self, domain: str) -> Iterator[str]:
         return iter(self.snapshot(domain))
@@ -277,6 +261,24 @@ class SQLiteStore(Store):
         if write is not None:
             self._write(sql, write, now)
         return write is not None, answer
+
+    def _steps(self, sql: sqlite3.Connection, steps: Sequence[StoreStep]) -> tuple[bool, list[Any]]:
+        """Carry out ``steps``: whether any wrote, and what came of each."""
+        now = moment.now()
+        found = _fetch_all(sql, [step.address for step in steps])
+        writes: list[Write] = []
+        answers: list[Any] = []
+        for step in steps:
+            try:
+                write, answer = self._decide(sql, step, found(step.address), now)
+            except DamagedRecordError as error:
+                answers.append(error)
+            else:
+                answers.append(answer)
+                if write is not None:
+                    writes.append(write)
+        self._write_all(sql, writes, now)
+        return bool(writes), answers
 
     def _decide(
         self, sql: sqlite3.Connection, step: StoreStep, found: Found | None, now: int
@@ -341,33 +343,39 @@ class SQLiteStore(Store):
         sql.executemany(_UPDATE, updates)
         self._remember(written)
 
-    def _overwrite_all(
-        self, sql: sqlite3.Connection, steps: Sequence[StoreStep], now: int
-    ) -> list[Any] | None:
-        """Settle them all in one statement, if every row is still what this process wrote.
+    def _overwrite_each(
+        self, sql: sqlite3.Connection, additions: Additions
+    ) -> Iterator[Decided] | None:
+        """Settle them in one statement, if each follows what this process wrote in its row.
 
-        None: one is not, or more is asked for; nothing was written.
+        None: one does not; nothing was written.
         """
+        addresses, writers, number, _, adds = additions
+        now = moment.now()
+        known = self._latest
         updates = []
-        answers = []
-        written = {}
-        for step in steps:
-            address = step.address
-            latest = self._latest.get(address)
-            if latest is None or type(step) is not Settle:
+        receipts = []
+        views = []
+        for address, writer, add in zip(addresses, writers, adds, strict=True):
+            latest = known.get(address)
+            if latest is None:
                 return None
-            foreseen = self._foresee(latest, step.batch, now)
-            if foreseen is None:
+            row, value, ledger, head, view = latest
+            new = successor(view, value, writer, number, view[0] + add[0], now)
+            if new is None:
                 return None
-            update, written[address], answer = foreseen
-            updates.append(update)
-            answers.append(answer)
+            digits, line, receipt, seen = new
+            text = head + line
+            # At once, so that the place of the one before is free for what comes next.
+            known[address] = row, digits, text, head, seen
+            updates.append((digits, text, row, ledger, value))
+            receipts.append(receipt)
+            views.append(seen)
         if sql.executemany(_OVERWRITE, updates).rowcount != len(updates):
             sql.execute("ROLLBACK")
             sql.execute("BEGIN IMMEDIATE")
             return None
-        self._remember(written)
-        return answers
+        return zip(receipts, views, strict=True)
 
     def _remember(self, written: dict[Address, _Latest]) -> None:
         """Keep in mind what is written. Where it is not, in the end, it is not found there."""
@@ -406,6 +414,20 @@ class SQLiteStore(Store):
             timeout,
             lambda: self._patiently(connection, work, _left(timeout, began)),
         )
+
+    def _write_many(
+        self,
+        work: Callable[[sqlite3.Connection], tuple[bool, Iterable[T]]],
+        count: int,
+        timeout: float | None,
+    ) -> Iterable[T | StoreError | Ambiguous]:
+        """Do ``work``, which has ``count`` results: an error of the whole is that of each."""
+        try:
+            return self._write_in_turn(work, timeout)
+        except StoreError as error:
+            return [error.copy() for _ in range(count)]
+        except Ambiguous as error:
+            return [Ambiguous(error.cause.copy()) for _ in range(count)]
 
     def _patiently(
         self,

@@ -31,6 +31,7 @@ from truecount import Counter, Domain, Receipt, backoff, connect
 from truecount.change import (
     BEYOND,
     Add,
+    Additions,
     Batch,
     Change,
     CompareAndSet,
@@ -340,6 +341,56 @@ class StoreConformance:
             there = contract.read(step.address._replace(domain="alone"))
             here = contract.read(step.address)
             assert (there and there.value) == (here and here.value)
+
+    def test_add_each_is_each_by_itself(self, contract: Persistent) -> None:
+        """Additions to many counters come to what each of them comes to alone, time after time."""
+        store = contract.store
+        if not store.settles(Add(1)):
+            pytest.skip("the store settles nothing by itself")
+        live, low, gone = record(5), record(0, minimum=0), record(5, deleted=True)
+        cases: list[tuple[Record | None, str, int, int]] = [
+            *((live, "bob", 9, amount) for amount in (2, -7, 0, 2**70, MOST)),
+            (live, "somebody", 9, 1),  # who wrote it
+            (record(5, horizon=8), "bob", 7, 1),  # who may be forgotten
+            *((low, "bob", 9, amount) for amount in (3, -1)),
+            (gone, "bob", 9, 1),
+            (None, "bob", 9, 1),
+        ]
+        domains = "many", "alone"
+        addresses = [
+            [Address(domain, f"counter{at}") for at in range(len(cases))] for domain in domains
+        ]
+        for many, alone, (there, *_) in zip(*addresses, cases, strict=True):
+            for address in (many, alone):
+                if there is not None:
+                    assert contract.replace(address, None, there)
+        _, writers, since, amounts = zip(*cases, strict=True)
+        sound = [0, 1, 3, 5, 7]  # in which all goes well: alone they may take another way
+        for number, places in enumerate(
+            (range(len(cases)), sound, sound, reversed(sound), range(len(cases))), start=4
+        ):
+            chosen = list(places)
+            additions = Additions(
+                [addresses[0][at] for at in chosen],
+                [writers[at] for at in chosen],
+                number,
+                [since[at] for at in chosen],
+                [Add(amounts[at]) for at in chosen],
+            )
+            for place, (at, came) in enumerate(
+                zip(chosen, store.add_each(additions, timeout=SECONDS), strict=True)
+            ):
+                batch = additions.batch(place)
+                assert batch == Batch(writers[at], number, since[at], (Add(amounts[at]),))
+                answer = store.outcome(Settle(addresses[1][at], batch), SECONDS)
+                if {type(came), type(answer)} & {Ambiguous, *PASSING}:
+                    continue  # a server that is not always well
+                if type(came) is tuple:
+                    answer = answer.outcomes[0], answer.view
+                assert timeless(came) == timeless(answer), (number, at)
+        for many, alone in zip(*addresses, strict=True):
+            one, other = contract.read(many), contract.read(alone)
+            assert (one and one.value) == (other and other.value)
 
     @pytest.mark.parametrize("key", [False, True], ids=["plain", "keyed"])
     def test_no_time_at_all(self, store: Store, key: bool) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from psycopg import conninfo, pq
 
-from truecount.change import Answer, Batch, Change
+from truecount.change import Additions, Answer, Batch, Change, Decided
 from truecount.errors import (
     CounterError,
     DamagedRecordError,
@@ -33,7 +33,7 @@ from truecount.moment import now
 from truecount.process import Process, here
 from truecount.record import EMPTY, MOST, Address, Record, make
 from truecount.steps import Replace, Settle, StoreStep
-from truecount.stores.base import Ambiguous, Deadline, Store, patiently
+from truecount.stores.base import Ambiguous, Deadline, Store, patiently, settling
 from truecount.stores.postgresql.layout import (
     VERSION,
     Statements,
@@ -52,7 +52,7 @@ from truecount.stores.postgresql.service import (
     refusal,
     rows,
 )
-from truecount.sums import added, beyond, is_sum, sums
+from truecount.sums import added, added_one, beyond, is_sum, sums
 from truecount.url import StoreURL
 
 __all__ = ["PostgreSQLStore"]
@@ -211,6 +211,32 @@ class PostgreSQLStore(Store):
             came.update(zip(many, found, strict=True))
         return [came[at] for at in range(len(steps))]
 
+    def add_each(self, additions: Additions, *, timeout: float | None) -> Iterable[Any]:
+        addresses, writers, number, since, adds = additions
+        if max(abs(add.amount) for add in adds) > 2 * MOST:
+            return super().add_each(additions, timeout=timeout)
+        deadline = Deadline(timeout)
+        time = now()
+        order = sorted(range(len(addresses)), key=addresses.__getitem__)  # as in `together`
+        asked = [
+            (*addresses[at], writers[at], number, since[at], *adds[at][:1] * 3, None, time)
+            for at in order
+        ]
+
+        def each(found: Rows) -> list[Any]:
+            came: list[Any] = [None] * len(order)
+            ((text,),) = found
+            for line in (text or "").splitlines():
+                place, _, answer = line.partition(" ")
+                at = order[int(place) - 1]
+                came[at] = _decided(answer, writers[at], number, adds[at].amount)
+            return [one or beyond(additions.batch(at)) for at, one in enumerate(came)]
+
+        came = self._ask_all(self._sql.add_each, asked, deadline, each)
+        if came is None:  # as in `together`
+            came = [self.outcome(step, deadline.left()) for step in settling(additions)]
+        return came
+
     def names(self, domain: str) -> Iterator[str]:
         return (str(name) for (name,) in self._list(self._sql.names, domain))
 
@@ -324,7 +350,6 @@ class PostgreSQLStore(Store):
         self, command: bytes, many: Sequence[Asked[Any]], deadline: Deadline
     ) -> list[Any] | None:
         """What comes of each, in one statement; None when that was refused, as a whole."""
-        parameters = [_json([each.parameters for each in many])]
 
         def each(found: Rows) -> list[Any]:
             answers = {int(at or 0): fields for at, *fields in found}
@@ -334,10 +359,21 @@ class PostgreSQLStore(Store):
                 asked.understand(answers.get(at, NO_ANSWER)) for at, asked in enumerate(many, 1)
             ]
 
+        return self._ask_all(command, [asked.parameters for asked in many], deadline, each)
+
+    def _ask_all(
+        self,
+        command: bytes,
+        many: Sequence[Sequence[Value]],
+        deadline: Deadline,
+        understand: Callable[[Rows], list[Any]],
+    ) -> list[Any] | None:
+        """What ``understand`` makes of the answer to all of them; None as in `_ask_many`."""
+        parameters = [_json(many)]
         try:
             if command == self._sql.read_many:
-                return each(self._look(command, parameters, deadline.left()))
-            return self._ask(command, parameters, deadline.left(), each, writes=True)
+                return understand(self._look(command, parameters, deadline.left()))
+            return self._ask(command, parameters, deadline.left(), understand, writes=True)
         except Refused:
             return None
         except CounterError as error:
@@ -516,14 +552,24 @@ def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
         (text,) = fields
         if text is None:
             return beyond(batch)
-        name, count, revision, time, before, low, high = text.split(" ")
-        if name != writer or int(count) != number:
-            raise ValueError(f"the answer is about {name} {count}")
-        minimum = None if low == "-" else int(low)
-        maximum = None if high == "-" else int(high)
-        return added(batch, int(before), int(revision), int(time), minimum, maximum)
+        return added(batch, *_addition(text, writer, number))
 
     return make(Asked, (parameters, answer))
+
+
+def _decided(text: str, writer: str, number: int, amount: int) -> Decided:
+    """What became of one of many additions, in the words of the database."""
+    return added_one(writer, number, amount, *_addition(text, writer, number))
+
+
+def _addition(text: str, writer: str, number: int) -> tuple[int, int, int, int | None, int | None]:
+    """What an addition says that was applied: value before, revision, time and the bounds."""
+    name, count, revision, time, before, low, high = text.split(" ")
+    if name != writer or int(count) != number:
+        raise ValueError(f"the answer is about {name} {count}")
+    minimum = None if low == "-" else int(low)
+    maximum = None if high == "-" else int(high)
+    return int(before), int(revision), int(time), minimum, maximum
 
 
 def _options(url: StoreURL, given: set[str]) -> dict[str, str]:

@@ -307,6 +307,7 @@ class Statements(NamedTuple):
     read: bytes
     read_keys: bytes
     add_many: bytes
+    add_each: bytes
     replace_many: bytes
     read_many: bytes
     names: bytes
@@ -341,6 +342,9 @@ class Statements(NamedTuple):
             f"SELECT {alone}, {_COLUMNS} {one}",
             f"SELECT {alone}, {_COLUMNS}, {known('$3::jsonb')} {one}",
             f"SELECT a_at, a_answer FROM {s}.add_many_1($1, $2)",  # noqa: S608  # quoted
+            # In one text, of which a client sooner has the lines than a thousand rows.
+            f"""SELECT pg_catalog.string_agg(a_at || ' ' || a_answer, E'\n')
+                FROM {s}.add_many_1($1, $2)""",  # noqa: S608  # quoted
             f"""SELECT m.at, {s}.replace_1({_listed(_REPLACE, named=False)}, $2)
                 FROM {_MANY}""",  # noqa: S608  # quoted
             f"""SELECT {alone}, m.at, {_COLUMNS}, {known("(m.e->>2)::jsonb")}
