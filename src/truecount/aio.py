@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Never, Self, SupportsIndex, TypeVar
+from typing import Final, Never, Self, SupportsIndex, TypeVar
 
 from truecount.arguments import check_amount, check_count, check_key, check_value
 from truecount.awaiting import Caller, carry_out, in_thread
@@ -20,7 +20,7 @@ from truecount.defaults import CONFIGURED, STORED, UNCHANGED, Configured, Stored
 from truecount.errors import CounterNotFoundError, InvalidTypeError
 from truecount.handle import Asking, Handle, Look, Namespace, Place, limit_of, opening
 from truecount.plans import look
-from truecount.record import Record, make
+from truecount.record import Record, View
 from truecount.steps import Plan
 from truecount.stores.base import Deadline, Store
 from truecount.unsettled import outcome_unknown
@@ -29,6 +29,9 @@ __all__ = ["AsyncCounter", "AsyncDomain"]
 
 A = TypeVar("A", bound="AsyncCounter")
 T = TypeVar("T")
+
+ONE: Final = Add(1)
+"""What most add. Callers in a loop are told by their places, and may share it."""
 
 
 def _refusing(sign: str) -> Callable[[A, Never], A]:
@@ -99,8 +102,18 @@ class AsyncCounter(Handle):
         timeout: float | Configured | None = CONFIGURED,
     ) -> Receipt:
         """Add ``n`` to the true value, as `Counter.add` does."""
-        change = make(Add, (check_amount(n), None if key is None else check_key(key)))
-        outcome = await self._outcome(change, timeout)
+        amount = check_amount(n)
+        change = ONE if amount == 1 and key is None else Add(amount, check_key(key))
+        began = self._view
+        limit = self._timeout(timeout)
+        caller = Caller(self._line_here(), change, self._store)
+        try:  # as `_outcome` does, but a coroutine less
+            caller.join(limit)
+            await caller.future
+        except BaseException as interruption:
+            caller.leave(interruption)
+            raise
+        outcome = self._told(caller, began)
         return outcome if type(outcome) is Receipt else conclude(self._address, change, outcome)
 
     async def subtract(
@@ -229,20 +242,23 @@ class AsyncCounter(Handle):
     async def _outcome(self, change: Change, timeout: float | Configured | None) -> Outcome:
         """Have ``change`` made, and show what the counter is now."""
         began = self._view
-        line = self._line_here()
         limit = self._timeout(timeout)
-        caller = Caller(line, change, self._store)
+        caller = Caller(self._line_here(), change, self._store)
         try:
             caller.join(limit)
             await caller.future
         except BaseException as interruption:
             caller.leave(interruption)
             raise
+        return self._told(caller, began)
+
+    def _told(self, caller: Caller, began: View) -> Outcome:
+        """What became of a change, since which the counter may be another than it ``began``."""
         try:
             outcome, view = caller.told()
         except Pending as pending:
             raise outcome_unknown(self._store, self._address, pending) from pending.cause
-        self._see(began, view, line)
+        self._see(began, view, caller.line)
         return outcome
 
 

@@ -350,7 +350,7 @@ class Line:
                 most = 1 if type(first) in ALONE else self.terms.limit
                 for change in [ticket.change for ticket in waiting[1:most]]:
                     # Most are alike; as tuples, so are some of different types.
-                    alike = change == first and type(change) is type(first)
+                    alike = change is first or (change == first and type(change) is type(first))
                     if not alike and (
                         type(change) in ALONE or self.terms.settles(change) is not engine
                     ):

@@ -136,6 +136,8 @@ class SQLiteStore(Store):
     processes loses none); with ``full`` nothing that was answered is lost.
     """
 
+    batch_limit = 400  # who shares a transaction shares its sync of the disk
+
     def __init__(self, url: StoreURL) -> None:
         super().__init__(url)
         self._synchronous = url.choice("synchronous", ("full", "normal"))
