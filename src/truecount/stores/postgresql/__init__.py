@@ -42,6 +42,7 @@ from truecount.stores.postgresql.layout import (
     read_row,
 )
 from truecount.stores.postgresql.service import (
+    PIPELINES,
     Borrowed,
     Link,
     Links,
@@ -62,6 +63,9 @@ Value: TypeAlias = str | int | float | None
 
 READ_TIMEOUT: Final = 2.0
 """Seconds to wait for one answer unless told otherwise."""
+
+PART: Final = 500
+"""How many counters the server adds to while the next ones are written down."""
 
 SOON: Final = 0.1
 """Seconds that the first request may take, however little time there is."""
@@ -212,27 +216,30 @@ class PostgreSQLStore(Store):
         return [came[at] for at in range(len(steps))]
 
     def add_each(self, additions: Additions, *, timeout: float | None) -> Iterable[Any]:
-        addresses, writers, number, since, adds = additions
+        addresses, *_, adds = additions
         if max(abs(add.amount) for add in adds) > 2 * MOST:
             return super().add_each(additions, timeout=timeout)
         deadline = Deadline(timeout)
         time = now()
         order = sorted(range(len(addresses)), key=addresses.__getitem__)  # as in `together`
-        asked = [
-            (*addresses[at], writers[at], number, since[at], *adds[at][:1] * 3, None, time)
-            for at in order
-        ]
+        size = PART if PIPELINES else len(order)
+        parts = [order[at : at + size] for at in range(0, len(order), size)]
 
-        def each(found: Rows) -> list[Any]:
-            came: list[Any] = [None] * len(order)
-            ((text,),) = found
-            for line in (text or "").splitlines():
-                place, _, answer = line.partition(" ")
-                at = order[int(place) - 1]
-                came[at] = _decided(answer, writers[at], number, adds[at].amount)
-            return [one or beyond(additions.batch(at)) for at, one in enumerate(came)]
+        def attempt(link: Link, span: float | None) -> list[Any]:
+            patience = _patience(span and span / len(parts))
+            many = (_texts([_question(additions, part, time), patience]) for part in parts)
+            results: Iterable[pq.abc.PGresult]
+            if len(parts) > 1:
+                results = link.ask_each(self._sql.add_each, many, span)
+            else:
+                results = link.ask(self._sql.add_each, next(many), span)
+            came: dict[int, Any] = {}
+            for part, result in zip(parts, results, strict=True):
+                ((text,),) = rows(result)
+                came.update(_decisions(additions, part, text or ""))
+            return [came.get(at) or beyond(additions.batch(at)) for at in range(len(order))]
 
-        came = self._ask_all(self._sql.add_each, asked, deadline, each)
+        came = _shared(len(order), lambda: self._use(attempt, deadline.left()))
         if came is None:  # as in `together`
             came = [self.outcome(step, deadline.left()) for step in settling(additions)]
         return came
@@ -316,6 +323,22 @@ class PostgreSQLStore(Store):
         ``writes``: its last parameter is how long it may wait for a lock.
         ``at_length``: the answer may take all of the time. Raises `Refused`.
         """
+
+        def ask(link: Link, span: float | None) -> T:
+            given = [*parameters, _patience(span)] if writes else parameters
+            (result,) = link.ask(command, _texts(given), span)
+            return understand(rows(result))
+
+        return self._use(ask, timeout, at_length=at_length)
+
+    def _use(
+        self,
+        work: Callable[[Link, float | None], T],
+        timeout: float | None,
+        *,
+        at_length: bool = False,
+    ) -> T:
+        """Have ``work`` ask through a connection, and understand the answer, in so many seconds."""
         deadline = Deadline(SOON if timeout is not None and timeout <= 0 else timeout)
         links = self._links()
         link = links.take(deadline)
@@ -329,11 +352,8 @@ class PostgreSQLStore(Store):
             if span is not None and span <= 0:
                 sound = True
                 raise StoreTimeoutError(f"{self.shown} was not free in the time allowed")
-            if writes:
-                parameters = [*parameters, _patience(span)]
             try:
-                (result,) = link.ask(command, _texts(parameters), span)
-                answer = understand(rows(result))
+                answer = work(link, span)
             except Refused as refused:
                 # Another one may lead to the primary, where there is another one.
                 sound = refused.state != READ_ONLY or links.patient
@@ -359,27 +379,14 @@ class PostgreSQLStore(Store):
                 asked.understand(answers.get(at, NO_ANSWER)) for at, asked in enumerate(many, 1)
             ]
 
-        return self._ask_all(command, [asked.parameters for asked in many], deadline, each)
+        parameters = [_json([asked.parameters for asked in many])]
 
-    def _ask_all(
-        self,
-        command: bytes,
-        many: Sequence[Sequence[Value]],
-        deadline: Deadline,
-        understand: Callable[[Rows], list[Any]],
-    ) -> list[Any] | None:
-        """What ``understand`` makes of the answer to all of them; None as in `_ask_many`."""
-        parameters = [_json(many)]
-        try:
+        def attempt() -> list[Any]:
             if command == self._sql.read_many:
-                return understand(self._look(command, parameters, deadline.left()))
-            return self._ask(command, parameters, deadline.left(), understand, writes=True)
-        except Refused:
-            return None
-        except CounterError as error:
-            return [error.copy() for _ in many]
-        except Ambiguous as error:
-            return [Ambiguous(error.cause.copy()) for _ in many]
+                return each(self._look(command, parameters, deadline.left()))
+            return self._ask(command, parameters, deadline.left(), each, writes=True)
+
+        return _shared(len(many), attempt)
 
     def _replacing(self, address: Address, old: Record | None, new: Record) -> Asked[bool]:
         entry = new.ledger.latest()
@@ -531,6 +538,20 @@ class Asked(NamedTuple, Generic[T]):
         return self.understand(fields)
 
 
+def _shared(
+    count: int, attempt: Callable[[], list[T]]
+) -> list[T | CounterError | Ambiguous] | None:
+    """What ``attempt`` returns; its error for each of so many; None when it was refused."""
+    try:
+        return [*attempt()]
+    except Refused:
+        return None
+    except CounterError as error:
+        return [error.copy() for _ in range(count)]
+    except Ambiguous as error:
+        return [Ambiguous(error.cause.copy()) for _ in range(count)]
+
+
 def _reading(address: Address, keys: tuple[str, ...]) -> Asked[Record | None]:
     def there(fields: Fields) -> Record | None:
         *columns, receipts = fields
@@ -557,9 +578,28 @@ def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
     return make(Asked, (parameters, answer))
 
 
-def _decided(text: str, writer: str, number: int, amount: int) -> Decided:
-    """What became of one of many additions, in the words of the database."""
-    return added_one(writer, number, amount, *_addition(text, writer, number))
+def _question(additions: Additions, part: Sequence[int], time: int) -> str:
+    """What the database is told of a ``part`` of ``additions``: their places, in order."""
+    addresses, writers, number, since, adds = additions
+    return _json(
+        [
+            (*addresses[at], writers[at], number, since[at], *adds[at][:1] * 3, None, time)
+            for at in part
+        ]
+    )
+
+
+def _decisions(
+    additions: Additions, part: Sequence[int], text: str
+) -> Iterator[tuple[int, Decided]]:
+    """What became of those that were applied, by place, in the words of the database."""
+    _, writers, number, _, adds = additions
+    for line in text.splitlines():
+        place, _, told = line.partition(" ")
+        at = part[int(place) - 1]
+        writer = writers[at]
+        answer = _addition(told, writer, number)
+        yield at, added_one(writer, number, adds[at].amount, *answer)
 
 
 def _addition(text: str, writer: str, number: int) -> tuple[int, int, int, int | None, int | None]:
