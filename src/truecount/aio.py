@@ -318,7 +318,7 @@ class AsyncDomain(Place):
     ) -> dict[str, Receipt]:
         """Add to many counters, as `Domain.add` does; cancelled once it is sent, it goes on."""
         limit = self._timeout(timeout)
-        checked = check_amounts(amounts)
+        checked = check_amounts(amounts, self._kept)
         adding = partial(add_all, self._store, self._name, checked, limit, self._kept)
         return await in_thread(self._store, adding, limit)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex, TypeAlias
 
 from truecount.arguments import check_amount, check_name
@@ -39,13 +38,21 @@ Came: TypeAlias = Outcome | Exception
 """What came of one change."""
 
 
-def check_amounts(amounts: Mapping[str, SupportsIndex]) -> dict[str, int]:
-    """``amounts`` as ints. Raises `InvalidTypeError` or `InvalidNameError`."""
+def check_amounts(
+    amounts: Mapping[str, SupportsIndex], known: Container[str] = ()
+) -> dict[str, int]:
+    """``amounts`` as ints; the names that are ``known`` have been checked before.
+
+    Raises `InvalidTypeError` or `InvalidNameError`.
+    """
     if not isinstance(amounts, Mapping):
         raise InvalidTypeError(
             f"add() takes a mapping of names to amounts, not {type(amounts).__name__}"
         )
-    return {check_name(name): check_amount(amount) for name, amount in amounts.items()}
+    return {
+        name if name in known else check_name(name): check_amount(amount)
+        for name, amount in amounts.items()
+    }
 
 
 def add_all(
@@ -62,25 +69,27 @@ def add_all(
     deadline = Deadline(timeout)
     receipts: dict[str, Receipt] = {}
     failures: dict[str, CounterError] = {}
-    rest = iter(amounts.items())
-    while part := dict(islice(rest, AT_ONCE)):
+    # One for all that are alike: it is told from those of other calls, and that is all.
+    alike = {amount: Add(amount) for amount in set(amounts.values())}
+    engine = all(map(store.settles, alike.values()))
+    names = list(amounts)
+    for begin in range(0, len(names), AT_ONCE):
+        part = names[begin : begin + AT_ONCE]
         lines = lines_at(store, domain, part, kept)
         if len(kept) > AT_ONCE:
             kept.clear()
             kept.update(zip(part, lines, strict=True))
-        # One for all that are alike: it is told from those of other calls, and that is all.
-        alike = {amount: Add(amount) for amount in set(part.values())}
-        changes = [alike[amount] for amount in part.values()]
+        changes = [alike[amounts[name]] for name in part]
         many = _Many(lines, changes)
-        many.settle(store, deadline, all(map(store.settles, alike.values())))
-        for name, line, change, each in zip(part, lines, changes, many.came, strict=True):
+        many.settle(store, deadline, engine)
+        for at, each in enumerate(many.came):
             if type(each) is Receipt:
-                receipts[name] = each
+                receipts[part[at]] = each
                 continue
             try:
-                receipts[name] = _conclude(store, line.address, change, each)
+                receipts[part[at]] = _conclude(store, lines[at].address, changes[at], each)
             except CounterError as error:
-                failures[name] = error
+                failures[part[at]] = error
     if failures:
         unknown = (error for error in failures.values() if isinstance(error, OutcomeUnknownError))
         first = next(unknown, next(iter(failures.values())))

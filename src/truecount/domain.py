@@ -111,7 +111,7 @@ class Domain(Place):
         applied, and its ``failures`` the errors of the others, by name.
         ``timeout`` (seconds, None for no end) is for all of them.
         """
-        checked = check_amounts(amounts)
+        checked = check_amounts(amounts, self._kept)
         return add_all(self._store, self._name, checked, self._timeout(timeout), self._kept)
 
     def snapshot(self) -> dict[str, int]:

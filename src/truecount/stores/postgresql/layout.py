@@ -224,7 +224,8 @@ BEGIN
         ORDER BY c.domain, c.name FOR NO KEY UPDATE OF c;
     RETURN QUERY UPDATE {{schema}}.counters AS c SET {_addition("c.others", _rest("c.others"))}
     FROM (SELECT m.at, {_listed(_ADD, named=True)}
-        FROM jsonb_array_elements(a_many) WITH ORDINALITY AS m (e, at)) AS a
+        FROM jsonb_array_elements(a_many) WITH ORDINALITY AS m (e, at)
+        OFFSET 0) AS a  -- or each use of a parameter would look for it in the list
     WHERE {_addable(_rest("c.others"))}
     RETURNING a.at, {_ADDED};
 END
