@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,9 @@ from truecount import (
     StoreTimeoutError,
     StoreURLError,
     connect,
+    moment,
 )
+from truecount.steps import StoreStep
 from truecount.testing.faulty import FaultyStore
 
 
@@ -172,3 +176,22 @@ def test_a_store_has_its_own_time_out(store: Store) -> None:
     assert connect(store, timeout=store.timeout) is store
     with pytest.raises(InvalidTypeError, match="time-out"):
         connect(store, timeout=1)
+
+
+def test_answers_to_the_wrong_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the answers to many additions come in another order, nobody is told another's."""
+    monkeypatch.setattr(moment, "now", lambda: 1_700_000_000_000_000)  # so that all are as old
+    store = connect("memory://shifted")
+    d = Domain("mydomain", store=store)
+    d.add({"a": 0, "b": 0, "c": 0})
+    together = store.together
+
+    def shifted(steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
+        first, *others = together(steps, timeout=timeout)
+        monkeypatch.setattr(store, "together", together)
+        return [*others, first]
+
+    monkeypatch.setattr(store, "together", shifted)
+    receipts = d.add({"a": 1, "b": 100, "c": 10_000})
+    assert {name: each.before for name, each in receipts.items()} == {"a": 0, "b": 0, "c": 0}
+    assert receipts == d.snapshot() == {"a": 1, "b": 100, "c": 10_000}

@@ -7,6 +7,7 @@ import copy
 import dis
 import fcntl
 import itertools
+import json
 import multiprocessing
 import operator
 import os
@@ -101,15 +102,21 @@ def test_interrupted_at_its_turn(place: str, tmp_path: Path) -> None:
 HOME: Final = os.path.join(os.path.dirname(truecount.__file__), "")
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 class Strike:
     """Strikes the thread that enters it once, at the nth point where a Ctrl-C could.
 
-    Such points are the entries of functions and the ends of calls. ``missed``:
-    there were fewer. ``leading``: it was leading, or about to.
+    Such points are the entries of functions and the ends of calls, also in what the standard
+    library's locks do in Python. ``missed``: there were fewer. ``leading``: it was leading, or
+    about to. ``strikes``: what befalls it.
     """
 
-    def __init__(self, nth: int) -> None:
+    def __init__(self, nth: int, strikes: Callable[[], None] = interrupt) -> None:
         self.left = nth
+        self.strikes = strikes
         self.where = ""
         self.leading = False
 
@@ -124,7 +131,10 @@ class Strike:
         sys.setprofile(None)
 
     def _pass(self, frame: FrameType, event: str, _: object) -> None:
-        path = frame.f_code.co_filename
+        ours: FrameType | None = frame
+        while ours is not None and ours.f_code.co_filename == threading.__file__:
+            ours = ours.f_back
+        path = "" if ours is None else ours.f_code.co_filename
         if not path.startswith(HOME) or "testing" in path:
             return
         if event == "c_return" or (event == "call" and is_entered(frame)):
@@ -136,7 +146,7 @@ class Strike:
                 while outer is not None:
                     self.leading |= outer.f_code is combine.see_through.__code__
                     outer = outer.f_back
-                raise KeyboardInterrupt
+                self.strikes()
 
 
 def is_entered(frame: FrameType) -> bool:
@@ -319,6 +329,123 @@ def one_strike(
         pytest.fail(f"others wait for ever after a strike in {strike.where}")
     assert isinstance(told["later"], Receipt), strike.where
     return told, store.value()
+
+
+Steps: TypeAlias = "list[tuple[str, int, int]]"
+"""Of which counter, from which value, to which."""
+
+
+def steps(receipts: dict[str, Receipt]) -> Steps:
+    return [(name, each.before, each.after) for name, each in receipts.items()]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_fork_at_every_point(many: bool, tmp_path: Path) -> None:
+    """Wherever a signal's handler forks in an addition, the child makes none in its parent's name.
+
+    Another thread adds to the same counters meanwhile. Each change is one step of its counter.
+    """
+    names = ["counter1", "counter2"] if many else ["counter1"]
+    with connect(f"sqlite:///{tmp_path}/counters.db?synchronous=normal") as store:
+        domain = Domain("mydomain", store=store)
+        known = {name: domain[name] for name in names}
+        domain.add(dict.fromkeys(names, 0))
+        domain.add(dict.fromkeys(names, 0))
+
+        def add() -> Steps:
+            if many:
+                return steps(domain.add(dict.fromkeys(names, 10)))
+            return steps({"counter1": known["counter1"].add(10)})
+
+        def add_too() -> Steps:
+            return steps({name: c.add(7) for name, c in known.items()})
+
+        for nth in itertools.count(1):
+            forked = Fork(tmp_path / "told", add_too)
+            strike = Strike(nth, forked)
+            before = domain.snapshot()
+            try:
+                with strike:
+                    told = add()
+            except BaseException as error:
+                if forked.child != 0 or "forked in the middle" not in str(error):
+                    forked.end_child()
+                    raise
+                told = []
+            if forked.child == 0:
+                forked.tell(told)
+            if strike.missed:
+                break
+            assert forked.others is not None
+            taken = {*told, *forked.told(), *forked.others.result(5)}
+            for name, value in before.items():
+                chain = sorted((was, now) for which, was, now in taken if which == name)
+                for was, now in chain:
+                    assert was == value, (strike.where, before, taken)
+                    value = now
+                assert value == domain.snapshot()[name], (strike.where, before, taken)
+    assert nth > 30
+
+
+class Fork:
+    """Forks, waits for the child, and has others add before the parent goes on."""
+
+    def __init__(self, path: Path, add: Callable[[], Steps]) -> None:
+        self.path = path
+        self.add = add
+        self.child: int | None = None
+        self.others: Future[Steps] | None = None
+
+    def __call__(self) -> None:
+        self.child = os.fork()
+        if self.child:
+            _, status = os.waitpid(self.child, 0)
+            assert status == 0
+            self.others = others = told_by(self.add)
+            end = time.monotonic() + 0.02  # they may have to wait for this thread
+            while not others.done() and time.monotonic() < end:
+                time.sleep(0.0001)
+        else:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)  # ends a child that waits for ever
+
+    def tell(self, told: Steps) -> None:
+        """What the child was told, which ends with that."""
+        self.path.write_text(json.dumps(told))
+        os._exit(0)
+
+    def end_child(self) -> None:
+        """What raises in the child is no test's there."""
+        if self.child == 0:
+            os._exit(1)
+
+    def told(self) -> Steps:
+        return [(name, was, now) for name, was, now in json.loads(self.path.read_text())]
+
+
+@pytest.mark.parametrize("struck", [1, 1001], ids=["first part", "second part"])
+def test_strikes_again_and_again(struck: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Struck once more while it leaves many lines, it leaves them all, and notes what was sent."""
+    store = Staged(compares=False)
+    domain = Domain("mydomain", store=store)
+    amounts = dict.fromkeys([f"counter{number}" for number in range(1300)], 1)
+    domain.add(amounts)
+    domain.add(amounts)
+    abandon = Line.abandon
+    left, sent = itertools.count(1), itertools.count(1)
+
+    def abandon_or_strike(*arguments: Any) -> None:
+        if next(left) % 50 == 0:
+            raise KeyboardInterrupt
+        abandon(*arguments)
+
+    store.wrote = lambda: interrupt() if next(sent) == struck else None
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(Line, "abandon", abandon_or_strike)
+        domain.add(amounts)
+    assert SENT in caught.value.__notes__
+    store.wrote = lambda: None
+    assert set(domain.add(amounts, timeout=5).values()) <= {3, 4}
 
 
 def test_struck_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

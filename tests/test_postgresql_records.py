@@ -126,7 +126,7 @@ def test_adds_as_the_oracle_does_with_many_writers(
         elif turn % 3:
             (answer,) = store.together([Settle(ADDRESS, batch)], timeout=5)
         else:  # as `Domain.add` asks
-            additions = Additions([ADDRESS], [writer], turn, [since], [Add(turn)])
+            additions = Additions([ADDRESS], [writer], [turn], [since], [Add(turn)])
             ((outcome, view),) = store.add_each(additions, timeout=5)
             answer = Answer(writer, turn, since, DECIDED, (outcome,), view, True)
         after = store.read(ADDRESS, timeout=5)

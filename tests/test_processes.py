@@ -341,6 +341,20 @@ def test_a_fork_while_threads_add(url: str) -> None:
     assert c.refresh() == sum(counts) + children
 
 
+def test_a_fork_while_threads_end(url: str) -> None:
+    """Children forked while other threads end, and close their connections, work."""
+    c = Counter("mydomain", "hot", store=url)
+    children = 60
+    for _ in range(children):
+        threads = [threading.Thread(target=lambda: c.add(1)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert in_fork(lambda: c.add(1, timeout=5)) == 0
+        for thread in threads:
+            thread.join()
+    assert c.refresh() == 5 * children
+
+
 def test_a_fork_in_a_signal_handler(url: str) -> None:
     """A child forked in the middle of its parent's call is told; the parent's call counts once."""
     c = Counter("mydomain", "hot", store=url)

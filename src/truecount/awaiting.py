@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, ref
 
 from truecount.change import Change, Decided
 from truecount.combine import Line, Ticket, note, told
-from truecount.drive import entrances, refuse_nested, run, running
+from truecount.drive import entrances, orphans, refuse_nested, run, running
 from truecount.errors import StoreTimeoutError
 from truecount.process import Process, here
 from truecount.steps import Plan
@@ -111,6 +111,7 @@ class Caller(Ticket):
                     self.lead()
         finally:
             running.discard(thread)
+            orphans.discard(thread)
 
     entrances.add(join.__code__)
 
@@ -334,6 +335,7 @@ def _inside(call: Callable[..., T], *arguments: Any) -> T:
         return call(*arguments)
     finally:
         running.discard(thread)
+        orphans.discard(thread)
 
 
 entrances.add(_inside.__code__)

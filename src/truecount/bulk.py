@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any, Final, SupportsIndex, TypeAlias
+from collections.abc import Container, Mapping, Sequence
+from typing import Final, SupportsIndex, TypeAlias
 
 from truecount.arguments import check_amount, check_name
 from truecount.change import ABSENT, Add, Create, Outcome, Receipt, Refusal
@@ -21,7 +21,7 @@ from truecount.combine import (
     submit,
 )
 from truecount.conclude import conclude
-from truecount.drive import entrances, orphaned, orphans, refuse_nested, running
+from truecount.drive import entrances, orphans, refuse_nested, refuse_orphan, running
 from truecount.errors import CounterError, InvalidTypeError, OutcomeUnknownError, StoreTimeoutError
 from truecount.record import Address, Record
 from truecount.steps import Plan, Read
@@ -81,7 +81,12 @@ def add_all(
             kept.update(zip(part, lines, strict=True))
         changes = [alike[amounts[name]] for name in part]
         many = _Many(lines, changes)
-        many.settle(store, deadline, engine)
+        try:
+            many.settle(store, deadline, engine)
+        except BaseException as interruption:
+            if receipts:  # of other parts
+                note(interruption)
+            raise
         for at, each in enumerate(many.came):
             if type(each) is Receipt:
                 receipts[part[at]] = each
@@ -115,6 +120,7 @@ class _Many:
         self.changes = changes
         self.came: list[Came | None] = [None] * len(lines)
         self._tickets: dict[int, Ticket] = {}  # the places from which they lead
+        self._together: Together[Outcome] = Together(())
         self._sent = False
 
     def settle(self, store: Store, deadline: Deadline, engine: bool) -> None:
@@ -134,10 +140,7 @@ class _Many:
             self._see_through(store, deadline)
         except BaseException as interruption:
             if not orphans:  # else the lines are the parent's
-                for at, line in enumerate(self.lines):
-                    line.abandon(self.changes[at], self._tickets.get(at), interruption)
-                if self._sent:
-                    note(interruption)
+                self._leave(interruption)
             raise
         finally:
             running.discard(thread)
@@ -148,7 +151,9 @@ class _Many:
         unseen = [at for at, line in enumerate(self.lines) if not line.revision]
         if unseen:
             steps = [Read(self.lines[at].address) for at in unseen]
-            found = _answers(store.together(steps, timeout=deadline.left()))
+            refuse_orphan()
+            found = store.together(steps, timeout=deadline.left())
+            refuse_orphan()
             for at, record in zip(unseen, found, strict=True):
                 if record is None or (isinstance(record, Record) and record.deleted):
                     self.came[at] = Refusal(ABSENT)
@@ -169,8 +174,10 @@ class _Many:
         if not led:
             return
         sent = additions([lines[at] for at in led], [changes[at] for at in led])
+        refuse_orphan()  # forked before they were sealed: what the parent sends are other batches
         self._sent = True
-        answers = _answers(store.add_each(sent, timeout=deadline.left()))
+        answers = store.add_each(sent, timeout=deadline.left())
+        refuse_orphan()
         for place, (at, answer) in enumerate(zip(led, answers, strict=True)):
             if type(answer) is tuple:
                 came[at], view = answer
@@ -199,19 +206,30 @@ class _Many:
             _adding(self.lines[at], self.changes[at], self._tickets.get(at), self.came[at])
             for at in unsettled
         ]
-        outcomes = Together(plans).run(store, deadline.left())
+        self._together = Together(plans)
+        outcomes = self._together.run(store, deadline.left())
         for at, outcome in zip(unsettled, outcomes, strict=True):
             self.came[at] = outcome
 
+    def _leave(self, interruption: BaseException) -> None:
+        """Leave all lines, even if struck once more, and note on it what had been sent."""
+        latest = interruption
+        at, again = 0, -1
+        while at < len(self.lines):
+            try:
+                while at < len(self.lines):
+                    self.lines[at].abandon(self.changes[at], self._tickets.get(at), latest)
+                    at += 1
+            except BaseException as error:  # a strike: that line once more
+                latest = error
+                at, again = (at + 1, -1) if again == at else (at, at)
+        if self._sent or Receipt in map(type, self._together.results):
+            note(latest)
+        if latest is not interruption:
+            raise latest
+
 
 entrances.add(_Many.settle.__code__)
-
-
-def _answers(answers: Iterable[Any]) -> Iterable[Any]:
-    """``answers``, unless they are for the parent of this process to know."""
-    if orphans:
-        raise orphaned()
-    return answers
 
 
 def is_unsettled(came: Came | None) -> bool:

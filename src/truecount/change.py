@@ -189,13 +189,13 @@ class Additions(NamedTuple):
 
     addresses: Sequence[Address]
     writers: Sequence[str]
-    number: int
+    numbers: Sequence[int]
     since: Sequence[int]
     adds: Sequence[Add]
 
     def batch(self, at: int) -> Batch:
         """The batch at that place."""
-        return Batch(self.writers[at], self.number, self.since[at], (self.adds[at],))
+        return Batch(self.writers[at], self.numbers[at], self.since[at], (self.adds[at],))
 
 
 class Receipt(int):

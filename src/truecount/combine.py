@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -181,6 +182,7 @@ class Line:
 
     def join(self, ticket: Ticket) -> bool:
         """Stand in line; True: lead."""
+        self._refuse_strangers()
         with self.lock:
             waiting = self.waiting
             waiting.append(ticket)
@@ -278,6 +280,7 @@ class Line:
 
     def enter(self, change: Change) -> bool:
         """Lead with ``change`` alone, when nobody is in line."""
+        self._refuse_strangers()
         with self.lock:
             if self.leader is not None or self.crowd > 1:
                 return False
@@ -336,6 +339,12 @@ class Line:
                 self._hand_over()
             else:
                 self._rouse()
+
+    def _refuse_strangers(self) -> None:
+        """Raise `CounterError` in a child that was forked after its caller had found this line."""
+        if self.terms.writer.process is not here():
+            orphans.add(threading.get_ident())  # so that all leave the line to the parent
+            raise orphaned()
 
     # Under the lock
 
@@ -500,7 +509,7 @@ def additions(lines: Sequence[Line], adds: Sequence[Add]) -> Additions:
     return Additions(
         [line.address for line in lines],
         [line.name for line in lines],
-        next(lines[0].terms.writer.numbers),  # above all that they have sent
+        [*islice(lines[0].terms.writer.numbers, len(lines))],  # above all that they have sent
         [line.revision for line in lines],
         adds,
     )
@@ -573,11 +582,13 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
         if batch is None:  # as `submit`, but faster
             # A signal handler may hold up the main thread: nobody is left to wait for it.
             ticket = Ticket(line, change, gate := closed(), prompt=thread != _main_thread)
-            called = line.join(ticket) or (
-                gate.acquire(True, timeout)  # as `wait_at` does, but faster
-                if timeout is not None and 0.0 <= timeout <= threading.TIMEOUT_MAX
-                else wait_at(gate, timeout)
-            )
+            called = line.join(ticket)
+            if not (called or orphans):
+                called = (
+                    gate.acquire(True, timeout)  # as `wait_at` does, but faster
+                    if timeout is not None and 0.0 <= timeout <= threading.TIMEOUT_MAX
+                    else wait_at(gate, timeout)
+                )
             if orphans:
                 raise orphaned()
             if not called:
@@ -586,6 +597,8 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
                 left = None if timeout is None else timeout - (time.monotonic() - began)
                 return run_inside(see_through(line, ticket), store, left)
             return told(ticket)
+        if orphans:  # forked before it was sealed: what the parent sends is another batch
+            raise orphaned()
         in_doubt = True
         came: Answer | CounterError | Ambiguous
         try:

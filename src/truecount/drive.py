@@ -17,7 +17,10 @@ from truecount.neighbours import MyTurn
 from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Step, Wait
 from truecount.stores.base import Store
 
-__all__ = ["entrances", "orphaned", "orphans", "refuse_nested", "run", "run_inside", "running"]
+__all__ = [
+    *("entrances", "orphaned", "orphans", "refuse_nested", "refuse_orphan", "run", "run_inside"),
+    "running",
+]
 
 T = TypeVar("T")
 
@@ -48,6 +51,12 @@ def orphaned() -> CounterError:
         "the process was forked in the middle of this call, which is the parent's; nothing was "
         "applied on behalf of the child"
     )
+
+
+def refuse_orphan() -> None:
+    """Raise `CounterError` if this thread is an orphan: before a request, and after it."""
+    if orphans:
+        raise orphaned()
 
 
 entrances: Final[set[CodeType]] = set()
@@ -101,7 +110,8 @@ def run_inside(plan: Plan[T], store: Store, timeout: float | None) -> T:
             step = plan.send(result) if problem is None else plan.throw(problem)
             result = problem = None
             try:
-                result = _carry_out(step, store, deadline, turn)
+                if not orphans:
+                    result = _carry_out(step, store, deadline, turn)
             except BaseException as error:
                 problem = error  # the plan knows what it means: it may leave callers behind
             if orphans:

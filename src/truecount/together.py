@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -10,7 +9,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from truecount import backoff
-from truecount.drive import orphaned, orphans
+from truecount.drive import orphans, refuse_orphan
+from truecount.gate import closed, open_up, wait_at
 from truecount.steps import Expired, Gather, Pause, Plan, Queue, StoreStep, Ticket, Wait
 from truecount.stores.base import Store
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Together(Generic[T]):
-    """Plans that one thread carries out on one store, and what they have come to.
+    """Plans that one thread carries out on one store, and the ``results`` that they have come to.
 
     None of them waits for another, except in line for a counter, and there
     never while another could go on: so nobody waits for ever.
@@ -28,13 +28,13 @@ class Together(Generic[T]):
 
     def __init__(self, plans: Iterable[Plan[T]]) -> None:
         self._plans = list(plans)
-        self._results: list[Any] = [None] * len(self._plans)
+        self.results: list[Any] = [None] * len(self._plans)
         self._ready: deque[tuple[int, Any]] = deque((at, None) for at in range(len(self._plans)))
         self._asking: list[tuple[int, StoreStep]] = []
         self._resting: list[tuple[float, int]] = []  # until when
         self._waiting: dict[Ticket, int] = {}
         self._called: deque[Ticket] = deque()  # by other threads, once or more
-        self._bell = threading.Event()
+        self._gate = closed()  # no Event: struck while it is set, it could stay locked for ever
 
     def run(self, store: Store, timeout: float | None) -> list[T | Exception]:
         """What each plan returns or raises, within ``timeout`` seconds (None: no end).
@@ -56,7 +56,7 @@ class Together(Generic[T]):
             if not orphans:  # else they are the parent's
                 self._leave(interruption)
             raise
-        return self._results
+        return self.results
 
     def _advance(self, at: int, answer: Any) -> None:
         """Tell a plan what came of its step, and see what it asks for next."""
@@ -64,9 +64,9 @@ class Together(Generic[T]):
         try:
             step = plan.throw(answer) if isinstance(answer, Exception) else plan.send(answer)
         except StopIteration as stop:
-            self._results[at] = stop.value
+            self.results[at] = stop.value
         except Exception as error:
-            self._results[at] = error
+            self.results[at] = error
         else:
             match step:
                 case Gather():
@@ -86,9 +86,9 @@ class Together(Generic[T]):
     def _ask(self, store: Store, deadline: float | None) -> None:
         asking, self._asking = self._asking, []
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        refuse_orphan()
         answers = store.together([step for _, step in asking], timeout=left)
-        if orphans:
-            raise orphaned()
+        refuse_orphan()
         self._ready.extend((at, answer) for (at, _), answer in zip(asking, answers, strict=True))
 
     def _rest(self, deadline: float | None) -> None:
@@ -96,13 +96,13 @@ class Together(Generic[T]):
         ends = [until for until, _ in self._resting]
         if deadline is not None:
             ends.append(deadline)
+        self._gate = gate = closed()  # before the look: who calls after that opens this one
+        refuse_orphan()
         if not self._called and (self._resting or self._waiting):
-            span = max(min(ends) - time.monotonic(), 0.0) if ends else None
-            self._bell.wait(None if span is None else min(span, threading.TIMEOUT_MAX))
+            wait_at(gate, max(min(ends) - time.monotonic(), 0.0) if ends else None)
 
     def _rouse(self, deadline: float | None) -> None:
         """Go on with those who were called, who have rested, or whose time is over."""
-        self._bell.clear()
         while self._called:
             ticket = self._called.popleft()
             if ticket in self._waiting:
@@ -124,7 +124,7 @@ class Together(Generic[T]):
     def _call(self, ticket: Ticket) -> None:
         """Somebody calls a plan that waits. From any thread; never blocks."""
         self._called.append(ticket)
-        self._bell.set()
+        open_up(self._gate)
 
     def _leave(self, interruption: BaseException) -> None:
         """Have every plan that is not at its end leave its line, even if struck once more."""

@@ -7,18 +7,19 @@ waits until nobody is inside, and those who come meanwhile wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["enter", "leave"]
+__all__ = ["enter", "inside", "leave"]
 
 PATIENCE: Final = 5.0
 """Seconds that a fork waits for those inside, before it happens all the same."""
 
 _inside: Final[set[int]] = set()  # idents of threads
-_fork_is_over = threading.Event()
 _forking: Final[set[int]] = set()  # idents of threads: several may fork at once
 
 
@@ -27,16 +28,29 @@ def enter(thread: int) -> None:
     _inside.add(thread)
     while _forking:
         _inside.discard(thread)
-        _fork_is_over.wait()
+        time.sleep(0.0001)  # no Event: struck while it is set, it could stay locked for ever
         _inside.add(thread)
 
 
 leave = _inside.discard
 
 
+@contextlib.contextmanager
+def inside() -> Iterator[None]:
+    """`enter` and `leave`, where the thread may be inside already."""
+    thread = threading.get_ident()
+    if thread in _inside:
+        yield
+        return
+    try:
+        enter(thread)
+        yield
+    finally:
+        leave(thread)
+
+
 def _before() -> None:
     _forking.add(threading.get_ident())
-    _fork_is_over.clear()
     deadline = time.monotonic() + PATIENCE
     while _inside - _forking and time.monotonic() < deadline:
         time.sleep(0.0001)
@@ -44,14 +58,10 @@ def _before() -> None:
 
 def _after_in_parent() -> None:
     _forking.discard(threading.get_ident())
-    if not _forking:
-        _fork_is_over.set()
 
 
 def _after_in_child() -> None:
-    global _fork_is_over
     _forking.clear()
-    _fork_is_over = threading.Event()
     _inside.intersection_update({threading.get_ident()})
 
 

@@ -210,6 +210,8 @@ class SQLiteStore(Store):
             decided = self._overwrite_each(sql, additions)
             if decided is not None:
                 return True, decided
+            for address in additions.addresses:
+                self._latest.pop(address, None)  # it is not there, or was only foreseen
             return self._steps(sql, settling(additions))
 
         return self._write_many(work, len(additions.addresses), timeout)
@@ -352,13 +354,13 @@ class SQLiteStore(Store):
 
         None: one does not; nothing was written.
         """
-        addresses, writers, number, _, adds = additions
+        addresses, writers, numbers, _, adds = additions
         now = moment.now()
         known = self._latest
         updates = []
         receipts = []
         views = []
-        for address, writer, add in zip(addresses, writers, adds, strict=True):
+        for address, writer, number, add in zip(addresses, writers, numbers, adds, strict=True):
             latest = known.get(address)
             if latest is None:
                 return None
@@ -755,7 +757,8 @@ _inherited: list[sqlite3.Connection] = []  # kept for ever, since to forget is t
 def _close(sql: sqlite3.Connection, process: Process) -> None:
     """Close, but never what a fork inherited: SQLite forbids to use it in the child."""
     if process is here():
-        sql.close()
+        with forks.inside():
+            sql.close()
     else:
         _inherited.append(sql)
 

@@ -365,6 +365,7 @@ class StoreConformance:
                 if there is not None:
                     assert contract.replace(address, None, there)
         _, writers, since, amounts = zip(*cases, strict=True)
+        lost = set()  # what a server that is not always well has not told
         sound = [0, 1, 3, 5, 7]  # in which all goes well: alone they may take another way
         for number, places in enumerate(
             (range(len(cases)), sound, sound, reversed(sound), range(len(cases))), start=4
@@ -373,7 +374,7 @@ class StoreConformance:
             additions = Additions(
                 [addresses[0][at] for at in chosen],
                 [writers[at] for at in chosen],
-                number,
+                [10 * number + at for at in chosen],
                 [since[at] for at in chosen],
                 [Add(amounts[at]) for at in chosen],
             )
@@ -381,16 +382,17 @@ class StoreConformance:
                 zip(chosen, store.add_each(additions, timeout=SECONDS), strict=True)
             ):
                 batch = additions.batch(place)
-                assert batch == Batch(writers[at], number, since[at], (Add(amounts[at]),))
+                assert batch == Batch(writers[at], 10 * number + at, since[at], (Add(amounts[at]),))
                 answer = store.outcome(Settle(addresses[1][at], batch), SECONDS)
                 if {type(came), type(answer)} & {Ambiguous, *PASSING}:
-                    continue  # a server that is not always well
+                    lost.add(at)
                 if type(came) is tuple:
                     answer = answer.outcomes[0], answer.view
-                assert timeless(came) == timeless(answer), (number, at)
-        for many, alone in zip(*addresses, strict=True):
+                assert at in lost or timeless(came) == timeless(answer), (number, at)
+        assert len(lost) < len(cases)
+        for at, (many, alone) in enumerate(zip(*addresses, strict=True)):
             one, other = contract.read(many), contract.read(alone)
-            assert (one and one.value) == (other and other.value)
+            assert at in lost or (one and one.value) == (other and other.value)
 
     @pytest.mark.parametrize("key", [False, True], ids=["plain", "keyed"])
     def test_no_time_at_all(self, store: Store, key: bool) -> None:

@@ -42,7 +42,6 @@ from truecount.stores.postgresql.layout import (
     read_row,
 )
 from truecount.stores.postgresql.service import (
-    PIPELINES,
     Borrowed,
     Link,
     Links,
@@ -63,9 +62,6 @@ Value: TypeAlias = str | int | float | None
 
 READ_TIMEOUT: Final = 2.0
 """Seconds to wait for one answer unless told otherwise."""
-
-PART: Final = 500
-"""How many counters the server adds to while the next ones are written down."""
 
 SOON: Final = 0.1
 """Seconds that the first request may take, however little time there is."""
@@ -211,7 +207,7 @@ class PostgreSQLStore(Store):
         for command, many in statements.items():
             found = self._ask_many(command, list(many.values()), deadline)
             if found is None:  # one of them is refused, and which one shows when each is alone
-                found = [self.outcome(steps[at], deadline.left()) for at in many]
+                found = self._one_by_one([steps[at] for at in many], deadline)
             came.update(zip(many, found, strict=True))
         return [came[at] for at in range(len(steps))]
 
@@ -220,28 +216,16 @@ class PostgreSQLStore(Store):
         if max(abs(add.amount) for add in adds) > 2 * MOST:
             return super().add_each(additions, timeout=timeout)
         deadline = Deadline(timeout)
-        time = now()
         order = sorted(range(len(addresses)), key=addresses.__getitem__)  # as in `together`
-        size = PART if PIPELINES else len(order)
-        parts = [order[at : at + size] for at in range(0, len(order), size)]
 
-        def attempt(link: Link, span: float | None) -> list[Any]:
-            patience = _patience(span and span / len(parts))
-            many = (_texts([_question(additions, part, time), patience]) for part in parts)
-            results: Iterable[pq.abc.PGresult]
-            if len(parts) > 1:
-                results = link.ask_each(self._sql.add_each, many, span)
-            else:
-                results = link.ask(self._sql.add_each, next(many), span)
-            came: dict[int, Any] = {}
-            for part, result in zip(parts, results, strict=True):
-                ((text,),) = rows(result)
-                came.update(_decisions(additions, part, text or ""))
+        def each(found: Rows) -> list[Any]:
+            ((text,),) = found
+            came = dict(_decisions(additions, order, text or ""))
             return [came.get(at) or beyond(additions.batch(at)) for at in range(len(order))]
 
-        came = _shared(len(order), lambda: self._use(attempt, deadline.left()))
+        came = self._ask_all(self._sql.add_each, _questions(additions, order), deadline, each)
         if came is None:  # as in `together`
-            came = [self.outcome(step, deadline.left()) for step in settling(additions)]
+            came = self._one_by_one(settling(additions), deadline)
         return came
 
     def names(self, domain: str) -> Iterator[str]:
@@ -323,22 +307,6 @@ class PostgreSQLStore(Store):
         ``writes``: its last parameter is how long it may wait for a lock.
         ``at_length``: the answer may take all of the time. Raises `Refused`.
         """
-
-        def ask(link: Link, span: float | None) -> T:
-            given = [*parameters, _patience(span)] if writes else parameters
-            (result,) = link.ask(command, _texts(given), span)
-            return understand(rows(result))
-
-        return self._use(ask, timeout, at_length=at_length)
-
-    def _use(
-        self,
-        work: Callable[[Link, float | None], T],
-        timeout: float | None,
-        *,
-        at_length: bool = False,
-    ) -> T:
-        """Have ``work`` ask through a connection, and understand the answer, in so many seconds."""
         deadline = Deadline(SOON if timeout is not None and timeout <= 0 else timeout)
         links = self._links()
         link = links.take(deadline)
@@ -352,13 +320,16 @@ class PostgreSQLStore(Store):
             if span is not None and span <= 0:
                 sound = True
                 raise StoreTimeoutError(f"{self.shown} was not free in the time allowed")
+            if writes:
+                parameters = [*parameters, _patience(span)]
             try:
-                answer = work(link, span)
+                (result,) = link.ask(command, _texts(parameters), span)
+                answer = understand(rows(result))
             except Refused as refused:
                 # Another one may lead to the primary, where there is another one.
                 sound = refused.state != READ_ONLY or links.patient
                 raise
-            except ValueError as error:
+            except (ValueError, LookupError) as error:
                 strange = f"{self.shown} gave an answer that cannot be understood: {error}"
                 raise Ambiguous(StoreUnavailableError(strange)) from error
             sound = True
@@ -379,14 +350,37 @@ class PostgreSQLStore(Store):
                 asked.understand(answers.get(at, NO_ANSWER)) for at, asked in enumerate(many, 1)
             ]
 
-        parameters = [_json([asked.parameters for asked in many])]
+        return self._ask_all(command, [asked.parameters for asked in many], deadline, each)
 
-        def attempt() -> list[Any]:
+    def _ask_all(
+        self,
+        command: bytes,
+        many: Sequence[Sequence[Value]],
+        deadline: Deadline,
+        understand: Callable[[Rows], list[Any]],
+    ) -> list[Any] | None:
+        """What ``understand`` makes of the answer to all of them; None as in `_ask_many`."""
+        parameters = [_json(many)]
+        try:
             if command == self._sql.read_many:
-                return each(self._look(command, parameters, deadline.left()))
-            return self._ask(command, parameters, deadline.left(), each, writes=True)
+                return understand(self._look(command, parameters, deadline.left()))
+            return self._ask(command, parameters, deadline.left(), understand, writes=True)
+        except Refused:
+            return None
+        except CounterError as error:
+            return [error.copy() for _ in many]
+        except Ambiguous as error:
+            return [Ambiguous(error.cause.copy()) for _ in many]
 
-        return _shared(len(many), attempt)
+    def _one_by_one(self, steps: Sequence[StoreStep], deadline: Deadline) -> list[Any]:
+        """What comes of each of ``steps`` alone: of the rest nothing, once the time is over."""
+        came: list[Any] = []
+        for step in steps:
+            if came and deadline.left() == 0:
+                came.append(StoreTimeoutError("the time was over before it was sent"))
+            else:
+                came.append(self.outcome(step, deadline.left()))
+        return came
 
     def _replacing(self, address: Address, old: Record | None, new: Record) -> Asked[bool]:
         entry = new.ledger.latest()
@@ -538,20 +532,6 @@ class Asked(NamedTuple, Generic[T]):
         return self.understand(fields)
 
 
-def _shared(
-    count: int, attempt: Callable[[], list[T]]
-) -> list[T | CounterError | Ambiguous] | None:
-    """What ``attempt`` returns; its error for each of so many; None when it was refused."""
-    try:
-        return [*attempt()]
-    except Refused:
-        return None
-    except CounterError as error:
-        return [error.copy() for _ in range(count)]
-    except Ambiguous as error:
-        return [Ambiguous(error.cause.copy()) for _ in range(count)]
-
-
 def _reading(address: Address, keys: tuple[str, ...]) -> Asked[Record | None]:
     def there(fields: Fields) -> Record | None:
         *columns, receipts = fields
@@ -578,28 +558,26 @@ def _adding(address: Address, batch: Batch) -> Asked[Answer] | None:
     return make(Asked, (parameters, answer))
 
 
-def _question(additions: Additions, part: Sequence[int], time: int) -> str:
-    """What the database is told of a ``part`` of ``additions``: their places, in order."""
-    addresses, writers, number, since, adds = additions
-    return _json(
-        [
-            (*addresses[at], writers[at], number, since[at], *adds[at][:1] * 3, None, time)
-            for at in part
-        ]
-    )
+def _questions(additions: Additions, order: Sequence[int]) -> list[Sequence[Value]]:
+    """What the database is told of ``additions``: their places, in that order."""
+    addresses, writers, numbers, since, adds = additions
+    time = now()
+    return [
+        (*addresses[at], writers[at], numbers[at], since[at], *adds[at][:1] * 3, None, time)
+        for at in order
+    ]
 
 
 def _decisions(
-    additions: Additions, part: Sequence[int], text: str
+    additions: Additions, order: Sequence[int], text: str
 ) -> Iterator[tuple[int, Decided]]:
     """What became of those that were applied, by place, in the words of the database."""
-    _, writers, number, _, adds = additions
+    _, writers, numbers, _, adds = additions
     for line in text.splitlines():
         place, _, told = line.partition(" ")
-        at = part[int(place) - 1]
-        writer = writers[at]
-        answer = _addition(told, writer, number)
-        yield at, added_one(writer, number, adds[at].amount, *answer)
+        at = order[int(place) - 1]
+        answer = _addition(told, writers[at], numbers[at])
+        yield at, added_one(writers[at], numbers[at], adds[at].amount, *answer)
 
 
 def _addition(text: str, writer: str, number: int) -> tuple[int, int, int, int | None, int | None]:

@@ -11,7 +11,7 @@ import select
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from psycopg import conninfo, pq
@@ -25,10 +25,7 @@ from truecount.errors import (
 from truecount.process import new_name
 from truecount.stores.base import Ambiguous, Deadline
 
-__all__ = [
-    *("PIPELINES", "Borrowed", "Link", "Links", "Own", "Pooled", "Refused", "Rows"),
-    *("refusal", "rows"),
-]
+__all__ = ["Borrowed", "Link", "Links", "Own", "Pooled", "Refused", "Rows", "refusal", "rows"]
 
 Rows: TypeAlias = "list[tuple[str | None, ...]]"
 
@@ -61,13 +58,6 @@ INCURABLE: Final = {
 While connecting, libpq keeps the SQLSTATE to itself. In a server that speaks
 another language these are taken for passing, and raised when time is over.
 """
-
-
-PIPELINES: Final = pq.version() >= 140000
-"""Whether the client's libpq can send a command before the one before it is answered."""
-
-_ALL_ANSWERED: Final = pq.ExecStatus.PIPELINE_SYNC
-_SKIPPED: Final = pq.ExecStatus.PIPELINE_ABORTED
 
 
 class Refused(Exception):
@@ -115,44 +105,9 @@ class Link:
         except Ambiguous:
             raise
         except Exception as error:
-            raise _broken(error) from error
+            text = f"the connection broke: {_text(error)}"
+            raise Ambiguous(StoreUnavailableError(text)) from error
         return self.ask(command, parameters, span)
-
-    def ask_each(
-        self, command: bytes, many: Iterable[Sequence[bytes | None]], span: float | None
-    ) -> Iterator[pq.abc.PGresult]:
-        """Send one command with each of ``many`` parameters, all of which are one transaction.
-
-        The results come as they are there, so that the server is at work while parameters are
-        made, and results read; what they say goes once all have come. For `PIPELINES` only.
-        Raises as `ask` does.
-        """
-        pgconn = self.pgconn
-        end = None if span is None else time.monotonic() + span
-        refused: Exception | None = None
-        try:
-            pgconn.enter_pipeline_mode()
-            for parameters in many:
-                pgconn.send_query_params(command, parameters)
-                pgconn.send_flush_request()
-                self._flush(end)
-            pgconn.pipeline_sync()
-            self._flush(end)
-            while (result := self._next(end)) is None or result.status != _ALL_ANSWERED:
-                if result is None:
-                    if pgconn.status != pq.ConnStatus.OK:
-                        raise ConnectionError("the server has closed it")
-                elif result.status == pq.ExecStatus.TUPLES_OK:
-                    yield result
-                elif result.status != _SKIPPED:
-                    refused = refused or _failure(result)
-            pgconn.exit_pipeline_mode()
-        except Ambiguous:
-            raise
-        except Exception as error:
-            raise _broken(error) from error
-        if refused is not None:
-            raise refused
 
     def prepare(self, commands: Mapping[str, bytes], span: float | None) -> None:
         """Have the server keep the plans of ``commands``, each of which has a label.
@@ -173,32 +128,26 @@ class Link:
 
     def _results(self, span: float | None) -> tuple[pq.abc.PGresult, ...]:
         """All the results there are: what follows the first may be the failure of its commit."""
-        end = None if span is None else time.monotonic() + span
-        self._flush(end)
-        results: list[pq.abc.PGresult] = []
-        while (result := self._next(end)) is not None:
-            results.append(result)
-        for result in results:
-            if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-                raise _failure(result)
-        return tuple(results)
-
-    def _flush(self, end: float | None) -> None:
-        """Have all that is to be sent on its way."""
         pgconn = self.pgconn
+        end = None if span is None else time.monotonic() + span
         while pgconn.flush():
             both = select.poll()
             both.register(pgconn.socket, select.POLLIN | select.POLLOUT)
             _await(both, end)
             pgconn.consume_input()
-
-    def _next(self, end: float | None) -> pq.abc.PGresult | None:
-        """The next result; None after those of a command."""
-        pgconn = self.pgconn
-        while pgconn.is_busy():
-            _await(self._input, end)
-            pgconn.consume_input()
-        return pgconn.get_result()
+        results: list[pq.abc.PGresult] = []
+        while True:
+            while pgconn.is_busy():
+                _await(self._input, end)
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                break
+            results.append(result)
+        for result in results:
+            if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+                raise _failure(result)
+        return tuple(results)
 
 
 class Links(ABC):
@@ -410,10 +359,6 @@ def rows(result: pq.abc.PGresult) -> Rows:
         tuple(_decoded(result.get_value(row, column)) for column in range(result.nfields))
         for row in range(result.ntuples)
     ]
-
-
-def _broken(error: Exception) -> Ambiguous:
-    return Ambiguous(StoreUnavailableError(f"the connection broke: {_text(error)}"))
 
 
 def _failure(result: pq.abc.PGresult) -> Exception:

@@ -1,11 +1,11 @@
-"""Many additions on PostgreSQL, which travel in parts: the server works while the next are made."""
+"""Many additions on PostgreSQL, which travel in one statement."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -15,14 +15,11 @@ from helpers import missing
 from networked import INSTEAD
 from test_postgresql import is_write, schema, started
 from truecount import BoundsError, Counter, Domain, Receipt, StoreTimeoutError, connect
-from truecount.stores.postgresql import PART
 from truecount.testing.proxy import Proxy
 from truecount.testing.servers import PgBouncer, PostgreSQL
 
-MANY = {f"counter{number:04}": 1 for number in range(2 * PART + 200)}
+MANY = {f"counter{number:04}": 1 for number in range(700)}
 LAST = list(MANY)[-1]
-
-Opening = Callable[[], contextlib.AbstractContextManager[Domain]]
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +28,10 @@ def server() -> Iterator[PostgreSQL]:
         yield server
 
 
-@pytest.fixture(params=["by URL", "behind a pooler", "one's own connection", "an old libpq"])
-def domain(
-    request: pytest.FixtureRequest,
-    server: PostgreSQL,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Domain]:
+@pytest.fixture(params=["by URL", "behind a pooler", "one's own connection"])
+def domain(request: pytest.FixtureRequest, server: PostgreSQL, tmp_path: Path) -> Iterator[Domain]:
     """A domain of its own, in which all of the counters are at 1."""
     with contextlib.ExitStack() as stack:
-        if request.param == "an old libpq":
-            monkeypatch.setattr("truecount.stores.postgresql.PIPELINES", False)
         if request.param == "one's own connection":
             there = stack.enter_context(psycopg.connect(server.store, autocommit=True))
         elif request.param == "behind a pooler":
@@ -79,7 +69,7 @@ def values(value: int, but: Mapping[str, int]) -> dict[str, int]:
 
 
 def test_what_one_refuses_is_its_own_matter(domain: Domain) -> None:
-    """A counter at its bound is the only one that is not added to, in whichever part it is."""
+    """A counter at its bound is the only one that is not added to."""
     assert domain.add(MANY) == values(2, {})
     Counter(domain, LAST).limit(maximum=2)
     with pytest.raises(BoundsError) as caught:
@@ -98,8 +88,22 @@ def test_a_locked_row_among_many(server: PostgreSQL, domain: Domain) -> None:
     assert domain.add(MANY) == values(3, {LAST: 2})
 
 
-def test_a_session_that_ends_between_parts(server: PostgreSQL, tmp_path: Path) -> None:
-    """Where the server ends a transaction of several parts, each change is made once, later."""
+def test_the_time_is_over_for_all(server: PostgreSQL, domain: Domain) -> None:
+    """Where no row can be had, the call ends in time, and all are told that nothing was applied."""
+    with psycopg.connect(server.store) as sql:
+        sql.execute("LOCK TABLE truecount.counters IN ROW EXCLUSIVE MODE")
+        sql.execute("SELECT FROM truecount.counters WHERE domain = %s FOR UPDATE", (domain.name,))
+        began = time.monotonic()
+        with pytest.raises(StoreTimeoutError) as caught:
+            domain.add(MANY, timeout=0.5)
+        assert time.monotonic() - began < 2.5
+    assert set(caught.value.failures or ()) == set(MANY)
+    assert {type(error) for error in (caught.value.failures or {}).values()} == {StoreTimeoutError}
+    assert domain.add(MANY) == values(2, {})
+
+
+def test_a_session_that_ends(server: PostgreSQL, tmp_path: Path) -> None:
+    """Where the server ends the transaction, each change is made once, later."""
     domain = Domain(schema(tmp_path), store=server.store)
     domain.add(MANY)
     done: list[dict[str, Receipt]] = []
@@ -119,7 +123,7 @@ def test_a_session_that_ends_between_parts(server: PostgreSQL, tmp_path: Path) -
 @pytest.mark.parametrize("how", INSTEAD)
 @pytest.mark.parametrize("lost", [1, 2, 5])
 def test_replies_that_are_lost(server: PostgreSQL, tmp_path: Path, how: str, lost: int) -> None:
-    """However often replies are lost, to the parts or to what follows, each is applied once."""
+    """However often replies are lost, each change is applied once."""
     with Proxy(server.port) as proxy:
         there = server.store.replace(f":{server.port}", f":{proxy.port}")
         with connect(f"{there}?read_timeout=1") as store:
