@@ -419,9 +419,9 @@ class Networked:
 
     # At the wire
 
-    def test_requests(self, url: str, through: str, proxy: Proxy, name: str) -> None:
+    def test_requests(self, url: str, behind: str, proxy: Proxy, name: str) -> None:
         """An uncontended ``add`` is one request, and so is ``c += 1``, also after a refusal."""
-        with connect(through) as store:
+        with connect(behind) as store:
             c = Counter(DOMAIN, name, store=store)
             for _ in range(10):  # until a server that runs scripts knows them
                 c.add(1)
@@ -440,11 +440,11 @@ class Networked:
             c += 1
             assert proxy.requests == before + 1
 
-    def test_requests_of_many(self, through: str, proxy: Proxy, name: str) -> None:
+    def test_requests_of_many(self, behind: str, proxy: Proxy, name: str) -> None:
         """Additions to many counters are one request, or one each; more only for what is new."""
         amounts = {f"{name}-{number}": 1 for number in range(20)}
         many = 1 if self.together else len(amounts)
-        with connect(through) as store:
+        with connect(behind) as store:
             d = Domain(DOMAIN, store=store)
             d.add(amounts)
             before = proxy.requests
