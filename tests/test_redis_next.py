@@ -538,7 +538,7 @@ def test_struck_at_any_moment(server: Redis) -> None:
             while time.monotonic() < until:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0.0003 + done % 50 * 1e-5)
-                    while time.monotonic() < until:
+                    for _ in range(50):  # a strike is lost where nothing can be raised
                         receipt = c.add(1)
                         assert receipt.after == receipt.before + 1
                         done += 1
