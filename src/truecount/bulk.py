@@ -38,9 +38,7 @@ Came: TypeAlias = Outcome | Exception
 """What came of one change."""
 
 
-def check_amounts(
-    amounts: Mapping[str, SupportsIndex], known: Container[str] = ()
-) -> dict[str, int]:
+def check_amounts(amounts: Mapping[str, SupportsIndex], known: Container[str]) -> dict[str, int]:
     """``amounts`` as ints; the names that are ``known`` have been checked before.
 
     Raises `InvalidTypeError` or `InvalidNameError`.

@@ -128,9 +128,9 @@ def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, An
     if len(changes) > 1 or cancel or change.key is not None:
         return None
     if type(change) is Add:
-        after = view[0] + change.amount
+        after = view.value + change.amount
     elif type(change) is CompareAndSet:
-        if change.expected != view[0]:
+        if change.expected != view.value:
             return None
         after = change.value
     elif type(change) is Set:

@@ -365,7 +365,7 @@ class SQLiteStore(Store):
             if latest is None:
                 return None
             row, value, ledger, head, view = latest
-            new = successor(view, value, writer, number, view[0] + add[0], now)
+            new = successor(view, value, writer, number, view.value + add.amount, now)
             if new is None:
                 return None
             digits, line, receipt, seen = new

@@ -212,10 +212,8 @@ class PostgreSQLStore(Store):
         return [came[at] for at in range(len(steps))]
 
     def add_each(self, additions: Additions, *, timeout: float | None) -> Iterable[Any]:
-        addresses, *_, adds = additions
-        if max(abs(add.amount) for add in adds) > 2 * MOST:
-            return super().add_each(additions, timeout=timeout)
         deadline = Deadline(timeout)
+        addresses = additions.addresses
         order = sorted(range(len(addresses)), key=addresses.__getitem__)  # as in `together`
 
         def each(found: Rows) -> list[Any]:
@@ -562,10 +560,12 @@ def _questions(additions: Additions, order: Sequence[int]) -> list[Sequence[Valu
     """What the database is told of ``additions``: their places, in that order."""
     addresses, writers, numbers, since, adds = additions
     time = now()
-    return [
-        (*addresses[at], writers[at], numbers[at], since[at], *adds[at][:1] * 3, None, time)
-        for at in order
-    ]
+    questions: list[Sequence[Value]] = []
+    for at in order:
+        amount = adds[at].amount
+        adding = amount, amount, amount, None  # as `Sums` has them
+        questions.append((*addresses[at], writers[at], numbers[at], since[at], *adding, time))
+    return questions
 
 
 def _decisions(
