@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -382,6 +384,20 @@ def test_network_file_systems_are_refused(
     with pytest.raises(StoreError, match=r"network file system \(nfs4\)"):
         Counter("mydomain", "counter1", store=f"sqlite:///{path}")
     assert not path.exists()
+
+
+def test_a_file_system_without_locks_is_told(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files cannot be locked, a change is refused and says so."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="No locks available"):
+        patch.setattr(fcntl, "flock", refuse)
+        counter.add(1)
+    assert counter.add(1) == 6
 
 
 def test_links_lead_to_the_same_queue(tmp_path: Path, counter: Counter, path: Path) -> None:

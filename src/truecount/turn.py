@@ -6,8 +6,8 @@ queue: two ``flock`` locks beside the file, *next* and *turn*. Whoever wants to
 write holds *next* while it waits for *turn*, so that at most one process waits
 for the turn and the one that had it cannot slip in again before; the kernel
 keeps those behind in the order of their coming, and frees the locks of a
-process that dies. A process may have a few turns in a row, which spares most
-of the hand-overs.
+process that dies. A process that comes back before the next one is awake may
+have a few turns in a row, which spares hand-overs.
 
 Safety does not rest on this, only fairness: the store still begins every
 transaction with ``BEGIN IMMEDIATE``.
@@ -105,7 +105,7 @@ class Turn:
             if self._first is place:
                 if self._locked:
                     self._queue.leave()
-                    fcntl.flock(self._files.turn, fcntl.LOCK_UN)
+                    self._files.free()
                     self._locked = False
                 self._first = place.next
             else:
@@ -138,7 +138,7 @@ class Turn:
         self._locked = True  # as soon as it may be, or an exception could leave it so
         self.handed_over = False
         busy = self._queue.busy  # still waiting, for somebody who has left
-        if not busy and self._streak < STREAK and _try(self._files.turn):
+        if not busy and self._streak < STREAK and self._files.try_turn():
             self._streak += 1
             self._alone += 1
         elif not busy and self._files.try_both():
@@ -158,6 +158,7 @@ class _Files:
     """The two lock files. A forked child closes them, or it would keep its parent's locks."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self.next = _open(path + "-next")
         try:
             self.turn = _open(path + "-turn")
@@ -170,20 +171,46 @@ class _Files:
         self.close.atexit = False  # daemon threads go on
         _all_files.add(self)
 
+    def try_turn(self) -> bool:
+        """Take the turn if it is free, even if somebody waits for it."""
+        return self._lock(self.turn, waits=False)
+
     def try_both(self) -> bool:
         """Take the turn only if nobody waits for it."""
         try:
-            return _try(self.next) and _try(self.turn)
+            return self._lock(self.next, waits=False) and self.try_turn()
         finally:
-            fcntl.flock(self.next, fcntl.LOCK_UN)
+            self._unlock(self.next)
 
     def wait(self) -> None:
         """Wait for the turn, for as long as it takes."""
-        fcntl.flock(self.next, fcntl.LOCK_EX)
+        self._lock(self.next, waits=True)
         try:
-            fcntl.flock(self.turn, fcntl.LOCK_EX)
+            self._lock(self.turn, waits=True)
         finally:
-            fcntl.flock(self.next, fcntl.LOCK_UN)
+            self._unlock(self.next)
+
+    def free(self) -> None:
+        """Give the turn back."""
+        self._unlock(self.turn)
+
+    def _lock(self, file: int, *, waits: bool) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # as on a network's file system without locks
+            raise StoreError(
+                f"cannot lock {self.path}-turn: {error.strerror}; nothing was applied"
+            ) from error
+        return True
+
+    def _unlock(self, file: int) -> None:
+        if self.close.alive:  # else they are the parent's, and the number may be another file's
+            try:  # noqa: SIM105  # suppress() takes longer than the call
+                fcntl.flock(file, fcntl.LOCK_UN)
+            except OSError:
+                pass  # it could not be locked either
 
 
 class _Queue:
@@ -244,7 +271,7 @@ class _Queue:
             with self._lock:
                 self.busy = False
                 if self._wanted is None:
-                    fcntl.flock(self._files.turn, fcntl.LOCK_UN)
+                    self._files.free()
                 else:
                     open_up(self._wanted)
                     self._wanted = None
@@ -262,16 +289,6 @@ def _close(*files: int) -> None:
     for file in files:
         os.close(file)
 
-
-def _try(file: int) -> bool:
-    try:
-        fcntl.flock(file, _WITHOUT_WAITING)
-    except BlockingIOError:
-        return False
-    return True
-
-
-_WITHOUT_WAITING: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 _all_files: weakref.WeakSet[_Files] = weakref.WeakSet()
 
