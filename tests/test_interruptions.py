@@ -40,6 +40,7 @@ from truecount import (
     combine,
     connect,
     drive,
+    gate,
     turn,
 )
 from truecount.change import Add, Answer, Batch, Change
@@ -421,6 +422,57 @@ class Fork:
 
     def told(self) -> Steps:
         return [(name, was, now) for name, was, now in json.loads(self.path.read_text())]
+
+
+@pytest.mark.parametrize("place", ["line", "lines", "thread's turn", "process's turn"])
+def test_a_fork_of_one_who_waits(place: str, tmp_path: Path) -> None:
+    """Forked by a signal's handler while it waits for others, the child waits for nobody."""
+    path = tmp_path / "counters.db"
+    with connect(f"sqlite:///{path}", timeout=None) as store, open(f"{path}-turn", "w") as file:
+        domain = Domain("mydomain", store=store)
+        c, other = domain["counter1"], domain["counter2"]
+        led = {"line": c, "lines": c, "thread's turn": other}.get(place)
+        children: list[int] = []  # 0: this is it
+
+        def fork(*_: object) -> None:
+            if not children:
+                children.append(os.fork())
+                if children == [0]:
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.alarm(5)  # ends a child that waits for ever
+
+        def strike() -> None:
+            until(lambda: waiting() > ahead)
+            while not children:  # again, if it came before the thread could notice
+                signal.pthread_kill(main, signal.SIGUSR1)
+                time.sleep(0.01)
+            ends.append(os.waitpid(children[0], 0)[1])
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        first = None if led is None else told_by(partial(led.add, 1))
+        until(lambda: first is None or waiting() > 0)
+        ahead, main, ends = waiting(), threading.get_ident(), list[int]()
+        handler = signal.signal(signal.SIGUSR1, fork)
+        struck = told_by(strike)
+        told: Any = None
+        try:
+            told = domain.add({"counter1": 1})["counter1"] if place == "lines" else c.add(1)
+        except CounterError as error:
+            told = error
+        if children == [0]:
+            os._exit(0 if "forked in the middle" in str(told) else 1)
+        signal.signal(signal.SIGUSR1, handler)
+        assert struck.result(5) is None
+        assert ends == [0]
+        assert first is None or first.result(5) == 1
+        assert (told, other) == (1 + (led is c), int(led is other))
+
+
+def waiting() -> int:
+    """How many threads wait at a gate."""
+    codes = [frame.f_code for frame in sys._current_frames().values()]
+    return codes.count(gate.wait_at.__code__)
 
 
 @pytest.mark.parametrize("struck", [1, 1001], ids=["first part", "second part"])

@@ -584,11 +584,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
             ticket = Ticket(line, change, gate := closed(), prompt=thread != _main_thread)
             called = line.join(ticket)
             if not (called or orphans):
-                called = (
-                    gate.acquire(True, timeout)  # as `wait_at` does, but faster
-                    if timeout is not None and 0.0 <= timeout <= threading.TIMEOUT_MAX
-                    else wait_at(gate, timeout)
-                )
+                called = wait_at(gate, timeout)
             if orphans:
                 raise orphaned()
             if not called:
