@@ -64,7 +64,7 @@ def measure(advance: Callable[[float], object]) -> Section:
         "One thread, in microseconds an add. The processor's time is that of the calling thread: "
         "Python, the driver and the system calls. What is left of the clock's is the server's, the "
         "disk's and the network's. The request alone is that of an add, sent again and again by "
-        "its driver, with nothing of truecount's around it: the last column is the ratio to the "
+        "what sends it, with nothing of truecount's around it: the last column is the ratio to the "
         "bare statement that there would be then.\n\n"
         + table(
             (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter as Tally
 from collections import deque
@@ -24,6 +25,7 @@ from truecount.steps import Read
 from truecount.stores.base import Ambiguous
 from truecount.testing.faulty import SUFFERED, FaultyStore
 from truecount.testing.fixtures import Faulty
+from truecount.testing.servers.process import free_port
 from truecount.testing.weather import KINDS, Weather
 
 
@@ -47,6 +49,19 @@ def test_what_is_told_is_counted(faulty_store: Faulty) -> None:
     assert c.refresh() == 6
     assert store.writes == writes + 4
     assert store.tally == {"cut_after": 1, "cut_before": 1, "refuse": refused}
+
+
+def test_a_programs_own_dice_are_left_alone(faulty_store: Faulty) -> None:
+    """Neither pauses nor ports are drawn from ``random``, which many may have given one seed."""
+    store = faulty_store("memory://dice")
+    c = Counter("mydomain", "counter1", store=store)
+    random.seed(1)
+    state = random.getstate()
+    store.lose_requests(3)
+    assert c.add(1) == 1
+    assert free_port() > 0
+    assert store.tally == {"cut_before": 3}
+    assert random.getstate() == state
 
 
 class Hesitant(deque[Any]):

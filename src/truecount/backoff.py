@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import Random, SystemRandom
 from typing import Final
 
 __all__ = ["seconds"]
@@ -18,7 +18,10 @@ and starves the others.
 """
 
 
-def seconds(attempt: int, *, crowded: bool = False, dice: random.Random | None = None) -> float:
+_DICE: Final = SystemRandom()  # not the program's: those of many may have one seed
+
+
+def seconds(attempt: int, *, crowded: bool = False, dice: Random = _DICE) -> float:
     """The wait after ``attempt`` earlier ones, in seconds.
 
     Exponential with full jitter (Marc Brooker, "Exponential Backoff and
@@ -27,4 +30,4 @@ def seconds(attempt: int, *, crowded: bool = False, dice: random.Random | None =
     ``crowded``: nothing is wrong but that others were first.
     """
     span = min(CROWDED if crowded else LONGEST, FIRST * 2.0 ** min(attempt, 20))
-    return span * (random if dice is None else dice).random()
+    return span * dice.random()

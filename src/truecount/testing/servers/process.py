@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final, Self
 
 from truecount.testing.servers.states import await_stop
@@ -29,10 +29,11 @@ def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens.
 
     Below those that the system gives away, or a connection of somebody else's
-    could have it before the server does; at random, since others look too.
+    could have it before the server does; at random, since others look too,
+    maybe with dice of the same seed.
     """
     while True:
-        port = random.randrange(12000, 32000)
+        port = SystemRandom().randrange(12000, 32000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
