@@ -400,6 +400,26 @@ def test_a_file_system_without_locks_is_told(
     assert counter.add(1) == 6
 
 
+def test_locks_that_are_lost_stop_nobody(
+    path: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for its turn where files cannot be locked any more goes on: it is for fairness."""
+    flock = fcntl.flock
+
+    def refuse(file: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(file, how)
+
+    with open(f"{path}-turn") as file:
+        flock(file, fcntl.LOCK_EX)
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", refuse)
+            assert counter.add(1, timeout=5) == 6
+        flock(file, fcntl.LOCK_UN)
+    assert counter.add(1, timeout=5) == 7
+
+
 def test_links_lead_to_the_same_queue(tmp_path: Path, counter: Counter, path: Path) -> None:
     """A symbolic link to the file is the same store."""
     link = tmp_path / "link.db"

@@ -15,6 +15,7 @@ transaction with ``BEGIN IMMEDIATE``.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -267,7 +268,8 @@ class _Queue:
 
     def _serve(self) -> None:
         while self._calls.get():
-            self._files.wait()
+            with contextlib.suppress(StoreError):  # whoever tries next is told
+                self._files.wait()
             with self._lock:
                 self.busy = False
                 if self._wanted is None:
