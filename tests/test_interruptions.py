@@ -432,10 +432,12 @@ def test_a_fork_of_one_who_waits(place: str, tmp_path: Path) -> None:
         domain = Domain("mydomain", store=store)
         c, other = domain["counter1"], domain["counter2"]
         led = {"line": c, "lines": c, "thread's turn": other}.get(place)
+        forks: list[int] = []
         children: list[int] = []  # 0: this is it
 
         def fork(*_: object) -> None:
-            if not children:
+            if not forks:  # the handler may be interrupted by itself
+                forks.append(1)
                 children.append(os.fork())
                 if children == [0]:
                     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -443,9 +445,10 @@ def test_a_fork_of_one_who_waits(place: str, tmp_path: Path) -> None:
 
         def strike() -> None:
             until(lambda: waiting() > ahead)
-            while not children:  # again, if it came before the thread could notice
+            while not forks:  # again, if it came before the thread could notice
                 signal.pthread_kill(main, signal.SIGUSR1)
                 time.sleep(0.01)
+            until(lambda: children)
             ends.append(os.waitpid(children[0], 0)[1])
             fcntl.flock(file, fcntl.LOCK_UN)
 
