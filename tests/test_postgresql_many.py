@@ -81,7 +81,8 @@ def test_what_one_refuses_is_its_own_matter(domain: Domain) -> None:
 
 def test_a_locked_row_among_many(server: PostgreSQL, domain: Domain) -> None:
     """The others are added to, and who waited in vain is told that nothing was applied there."""
-    with locked(server, domain), pytest.raises(StoreTimeoutError, match="locked") as caught:
+    why = "locked|before it was sent"  # at its last attempt, or with no time for another
+    with locked(server, domain), pytest.raises(StoreTimeoutError, match=why) as caught:
         domain.add(MANY, timeout=5)
     assert caught.value.failures == {LAST: caught.value}
     assert domain.snapshot() == values(2, {LAST: 1})
