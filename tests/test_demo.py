@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from truecount.cli.demo.stage import deaf, terminable
 
 COMMAND = [sys.executable, "-m", "truecount.cli", "demo"]
 
@@ -136,3 +139,19 @@ def test_terminated(moment: tuple[str, float], tmp_path: Path) -> None:
     status, words = interrupted(tmp_path, moment, signal.SIGTERM, all_of_them=False)
     assert (status, words) == (143, "")
     assert not left(tmp_path)
+
+
+def test_deaf_in_all_threads() -> None:
+    """A signal that another thread is given comes after the start of a process, and not into it."""
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    started = []
+    with terminable(), pytest.raises(SystemExit, match="143"), deaf():
+        assert other.ident is not None
+        signal.pthread_kill(other.ident, signal.SIGTERM)
+        time.sleep(0.1)
+        started.append("a process")
+    assert started
+    end.set()
+    other.join()

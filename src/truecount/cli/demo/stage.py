@@ -54,12 +54,23 @@ def terminable() -> Iterator[None]:
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
     """Start processes that no Ctrl-C reaches: it is for this one, which ends them."""
-    # They inherit this. Here it comes later, and not into the middle of a start.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    came: list[int] = []
+
+    def keep(number: int, _: object) -> None:
+        came.append(number)
+
+    signals = signal.SIGINT, signal.SIGTERM
+    handlers = [signal.signal(each, keep) for each in signals]
+    # They inherit the mask. It is this thread's only: others hear, and the handler is called here.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for each, handler in zip(signals, handlers, strict=True):
+            signal.signal(each, handler)
+        if came:  # here it comes later, and not into the middle of a start
+            signal.raise_signal(came[0])
 
 
 @contextlib.contextmanager
