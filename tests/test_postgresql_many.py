@@ -81,8 +81,7 @@ def test_what_one_refuses_is_its_own_matter(domain: Domain) -> None:
 
 def test_a_locked_row_among_many(server: PostgreSQL, domain: Domain) -> None:
     """The others are added to, and who waited in vain is told that nothing was applied there."""
-    why = "locked|before it was sent"  # at its last attempt, or with no time for another
-    with locked(server, domain), pytest.raises(StoreTimeoutError, match=why) as caught:
+    with locked(server, domain), pytest.raises(StoreTimeoutError, match="locked") as caught:
         domain.add(MANY, timeout=5)
     assert caught.value.failures == {LAST: caught.value}
     assert domain.snapshot() == values(2, {LAST: 1})
@@ -99,7 +98,8 @@ def test_the_time_is_over_for_all(server: PostgreSQL, domain: Domain) -> None:
             domain.add(MANY, timeout=0.5)
         assert time.monotonic() - began < 2.5
     assert set(caught.value.failures or ()) == set(MANY)
-    assert {type(error) for error in (caught.value.failures or {}).values()} == {StoreTimeoutError}
+    failures = (caught.value.failures or {}).values()
+    assert all(type(error) is StoreTimeoutError and "locked" in str(error) for error in failures)
     assert domain.add(MANY) == values(2, {})
 
 
@@ -122,7 +122,7 @@ def test_a_session_that_ends(server: PostgreSQL, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", INSTEAD)
-@pytest.mark.parametrize("lost", [1, 3])
+@pytest.mark.parametrize("lost", [1, 2, 5])
 def test_replies_that_are_lost(server: PostgreSQL, tmp_path: Path, how: str, lost: int) -> None:
     """However often replies are lost, each change is applied once."""
     with Proxy(server.port) as proxy:

@@ -344,7 +344,7 @@ def test_a_fork_while_threads_add(url: str) -> None:
 def test_a_fork_while_threads_end(url: str) -> None:
     """Children forked while other threads end, and close their connections, work."""
     c = Counter("mydomain", "hot", store=url)
-    children = 30
+    children = 60
     for _ in range(children):
         threads = [threading.Thread(target=lambda: c.add(1)) for _ in range(4)]
         for thread in threads:

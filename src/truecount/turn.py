@@ -202,7 +202,8 @@ class _Files:
             return False
         except OSError as error:  # as on a network's file system without locks
             raise StoreError(
-                f"cannot lock {self.path}-turn: {error.strerror}; nothing was applied"
+                f"cannot lock {self.path}-turn: {error.strerror}; nothing was applied. "
+                "Keep counters where files can be locked, as on a disk of this machine"
             ) from error
         return True
 

@@ -101,6 +101,12 @@ Fields: TypeAlias = Sequence[str | None]
 """The fields of a row, as text."""
 
 
+TOO_LATE: Final = (
+    "the request for all was refused, as where one of them is locked, and the time was over before "
+    "this one was sent alone; nothing was applied. Allow more time, or add to fewer at once"
+)
+
+
 class PostgreSQLStore(Store):
     """A schema of a PostgreSQL database.
 
@@ -375,7 +381,7 @@ class PostgreSQLStore(Store):
         came: list[Any] = []
         for step in steps:
             if came and deadline.left() == 0:
-                came.append(StoreTimeoutError("the time was over before it was sent"))
+                came.append(StoreTimeoutError(TOO_LATE))
             else:
                 came.append(self.outcome(step, deadline.left()))
         return came
