@@ -23,7 +23,7 @@ FLOORS = [
     {"truecount.record", "truecount.url", "truecount.turn"},
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},
-    {"truecount.steps"},
+    {"truecount.steps", "truecount.mail"},
     {"truecount.stores.base"},
     {"truecount.neighbours"},
     {"truecount.plans", "truecount.drive", "truecount.connect"},

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 import workers
 from helpers import in_processes, wait_until
-from truecount import Counter, connect
+from truecount import BoundsError, Counter, Receipt, connect
+from truecount.mail import _HEAD, _HEADS, POSTED
 from truecount.testing.faulty import ComparingStore
 
 PROCESSES, TIMES = 4, 100
@@ -50,6 +55,12 @@ def test_everybody_has_a_turn(tmp_path: Path, folder: Path) -> None:
     assert sum(effort.reads for effort in efforts) < PROCESSES * TIMES / 4
 
 
+def test_one_request_brings_what_others_wait_for(tmp_path: Path, folder: Path) -> None:
+    """Four processes that add at once make far fewer requests than additions."""
+    efforts = race(tmp_path, PROCESSES, TIMES)
+    assert sum(effort.writes for effort in efforts) < PROCESSES * TIMES * 2 / 3
+
+
 @pytest.mark.parametrize("obstacle", ["a file", "another's", "no place"])
 def test_no_place_for_turns(tmp_path: Path, folder: Path, obstacle: str) -> None:
     """Where there is no folder for the turns, or not a safe one, counting goes on without."""
@@ -68,7 +79,7 @@ def test_no_place_for_turns(tmp_path: Path, folder: Path, obstacle: str) -> None
 def test_what_was_left_is_not_believed(tmp_path: Path, folder: Path) -> None:
     """A record left by the one before that is cut off, changed or out of date does no harm."""
     race(tmp_path)
-    (left,) = folder.glob("*-left")
+    (left,) = folder.glob("*-mail")
     whole = left.read_bytes()
     for text in (b"", whole[:-5], whole.replace(b"\n0\n", b"\n1\n"), b"x" * 9):
         left.write_bytes(text)
@@ -83,7 +94,7 @@ def test_a_frozen_neighbour_is_not_waited_for(tmp_path: Path, folder: Path) -> N
     code = (
         "import sys, truecount.neighbours as n; from truecount import connect; "
         "from truecount.record import Address; "
-        "t = n.MyTurn(); t.take(connect(sys.argv[1]), Address('mydomain', 'hot'), 5); "
+        "t = n.MyTurn(); t.take(connect(sys.argv[1]), Address('mydomain', 'hot'), None, 5); "
         "print('mine', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -108,7 +119,7 @@ def test_a_forked_child_has_none_of_the_files(tmp_path: Path, folder: Path) -> N
         turns = [n.MyTurn() for _ in range(3)]
         store = connect(sys.argv[1])
         for number, turn in enumerate(turns):
-            turn.take(store, Address("mydomain", f"c{number}"), 5)
+            turn.take(store, Address("mydomain", f"c{number}"), None, 5)
         turns[0].give()
         def ours():
             places = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
@@ -132,3 +143,214 @@ def test_a_forked_child_has_none_of_the_files(tmp_path: Path, folder: Path) -> N
         check=True,
     )
     assert result.stdout.splitlines() == ["True", "[]"], result.stderr
+
+
+# Batches that another process sends
+
+CARRIER = """
+    import os, signal, sys
+    from truecount import Counter, connect
+    from truecount.neighbours import MyTurn
+    from truecount.testing.faulty import ComparingStore
+
+    url, when = sys.argv[1:]
+
+    class Store(ComparingStore):
+        def replace(self, *args, **options):
+            if when == "before": os.kill(os.getpid(), signal.SIGKILL)
+            if when == "stopped" and not self.writes: os.kill(os.getpid(), signal.SIGSTOP)
+            done = super().replace(*args, **options)
+            if when == "after": os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+    collect = MyTurn.collect
+
+    def wait(turn):
+        MyTurn.collect = collect
+        print("mine", flush=True)
+        sys.stdin.readline()
+        batches = collect(turn)
+        print(len(batches), flush=True)
+        return batches
+
+    MyTurn.collect = wait
+    print(int(Counter("mydomain", "hot", store=Store(connect(url))).add(1)), flush=True)
+"""
+"""A process that has the turn and collects what others post, and what befalls it then."""
+
+
+class Carrier:
+    """Such a process, which waits before it collects."""
+
+    def __init__(self, url: str, when: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(CARRIER), url, when],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.says() == "mine"
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def collect(self) -> int:
+        """Have it collect, and go on; how many batches it found."""
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
+        return int(self.says())
+
+
+Hot: TypeAlias = tuple[str, Counter, ComparingStore]
+Carry: TypeAlias = Callable[..., Carrier]
+
+
+class Posting:
+    """An addition that waits for its turn, in a thread, and what came of it."""
+
+    def __init__(self, c: Counter, folder: Path, amount: int = 1, timeout: float = 20) -> None:
+        self.came: list[int | BaseException] = []
+
+        def add() -> None:
+            try:
+                self.came.append(c.add(amount, timeout=timeout))
+            except BaseException as error:
+                self.came.append(error)
+
+        self.thread = threading.Thread(target=add, daemon=True)
+        self.thread.start()
+        wait_until(lambda: POSTED in self.states(folder), "that it is posted")
+
+    @staticmethod
+    def states(folder: Path) -> set[int]:
+        """What the machine's files say of all batches."""
+        heads = b"".join(path.read_bytes()[:_HEADS] for path in folder.glob("*-mail"))
+        return set(heads[:: _HEAD.size])
+
+    def end(self) -> int | BaseException:
+        """What came of it."""
+        self.thread.join(30)
+        return self.came[0]
+
+
+@pytest.fixture
+def carry(hot: Hot) -> Iterator[Carry]:
+    """Starts such a process, and ends it with the test."""
+    carriers: list[Carrier] = []
+
+    def start(when: str = "never") -> Carrier:
+        carriers.append(Carrier(hot[0], when))
+        return carriers[-1]
+
+    yield start
+    for carrier in carriers:
+        with carrier.process as process:
+            process.kill()
+
+
+@pytest.fixture
+def hot(tmp_path: Path, folder: Path) -> Iterator[Hot]:
+    """A counter of which the store only compares and sets."""
+    url = f"sqlite:///{tmp_path}/counters.db"
+    with connect(url) as store:
+        comparing = ComparingStore(store)
+        yield url, Counter("mydomain", "hot", store=comparing), comparing
+
+
+def test_who_waits_is_answered_by_another(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What was sent along has its receipt, and its process has made no request at all."""
+    _, c, store = hot
+    carrier = carry()
+    before = store.writes
+    posting = Posting(c, folder, 5)
+    assert carrier.collect() == 1
+    assert carrier.says() == "1"
+    receipt = posting.end()
+    assert isinstance(receipt, Receipt)
+    assert (receipt.before, receipt.after) == (1, 6)
+    assert c.value == c.refresh() == 6
+    assert store.writes == before
+
+
+def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What does not fit any more after the other's own change is refused, for good."""
+    _, c, store = hot
+    c.limit(maximum=1)
+    carrier = carry()
+    before = store.writes
+    posting = Posting(c, folder)
+    assert carrier.collect() == 1
+    assert carrier.says() == "1"
+    assert isinstance(posting.end(), BoundsError)
+    assert store.writes == before
+    c.limit(maximum=None)
+    assert c.refresh() == 1
+
+
+@pytest.mark.parametrize(("when", "value"), [("before", 1), ("after", 2)])
+def test_killed_before_it_answers(
+    folder: Path, hot: Hot, carry: Carry, when: str, value: int
+) -> None:
+    """Whose batch was collected by a process that is killed, learns from the store what it did."""
+    _, c, store = hot
+    carrier = carry(when)
+    before = store.writes
+    posting = Posting(c, folder)
+    assert carrier.collect() == 1
+    assert posting.end() == c.refresh() == value
+    assert store.writes == before + (when == "before")
+    assert carrier.process.wait(30) == -signal.SIGKILL
+
+
+def test_stopped_before_it_sends(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Who is stopped with others' batches in hand sends them in vain when it goes on."""
+    _, c, _ = hot
+    carrier = carry("stopped")
+    posting = Posting(c, folder, timeout=2)
+    assert carrier.collect() == 1
+    assert posting.end() == 1
+    carrier.process.send_signal(signal.SIGCONT)
+    assert carrier.says() == "2"
+    assert c.refresh() == 2
+
+
+def test_out_of_time_before_it_is_collected(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Who waits for its turn in vain takes its batch back, and sends it by itself."""
+    _, c, _ = hot
+    carrier = carry()
+    assert Posting(c, folder, timeout=0.5).end() == 1
+    assert carrier.collect() == 0
+    assert carrier.says() == "2"
+
+
+def test_killed_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What a process had posted that is killed is sent once, or not at all."""
+    url, c, _ = hot
+    carrier = carry()
+    code = (
+        "import sys; from truecount import Counter, connect; "
+        "from truecount.testing.faulty import ComparingStore; "
+        "Counter('mydomain', 'hot', store=ComparingStore(connect(sys.argv[1]))).add(5, timeout=20)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, url]) as victim:
+        wait_until(lambda: POSTED in Posting.states(folder), "that it is posted")
+        victim.kill()
+    collected = carrier.collect()
+    assert carrier.says() == "1"
+    assert c.refresh() == 1 + 5 * collected
+    assert c.add(1) == 2 + 5 * collected
+
+
+def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Whose thread is struck while its batch is posted has it once, or not at all."""
+    _, c, _ = hot
+    carrier = carry()
+    posting = Posting(c, folder, 5)
+    ident = ctypes.c_ulong(posting.thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
+    collected = carrier.collect()
+    assert carrier.says() == "1"
+    assert c.refresh() == 1 + 5 * collected
+    assert c.add(1) == 2 + 5 * collected
+    assert isinstance(posting.end(), KeyboardInterrupt)

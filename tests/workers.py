@@ -275,6 +275,7 @@ class Effort(NamedTuple):
 
     adds: int
     reads: int
+    writes: int
 
 
 def compare_until(url: str, end: int, ready: Path, crowd: int) -> Effort:
@@ -302,7 +303,7 @@ def compare_until(url: str, end: int, ready: Path, crowd: int) -> Effort:
     adds = 0
     while c.add(1) < end:
         adds += 1
-    return Effort(adds + 1, store.reads)
+    return Effort(adds + 1, store.reads, store.writes)
 
 
 if __name__ == "__main__":

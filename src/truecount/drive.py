@@ -14,7 +14,18 @@ from truecount import backoff
 from truecount.errors import CounterError
 from truecount.gate import closed, open_up, wait_at
 from truecount.neighbours import MyTurn
-from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Step, Wait
+from truecount.steps import (
+    Collect,
+    Expired,
+    Gather,
+    Pause,
+    Plan,
+    Queue,
+    Queued,
+    Replace,
+    Step,
+    Wait,
+)
 from truecount.stores.base import Store
 
 __all__ = [
@@ -140,9 +151,16 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
                 raise Expired
             rest = backoff.seconds(attempt, crowded=crowded)
             time.sleep(rest if left is None else min(rest, left))
-        case Queue(address):
+        case Queue(address, batch):
             # Who has no time to wait makes its first request all the same.
-            return left != 0 and turn.take(store, address, left)
+            return Queued(moved=False) if left == 0 else turn.take(store, address, batch, left)
+        case Collect():
+            return turn.collect()
+        case Replace():
+            turn.sends(step.new)
+            answer = store.carry_out(step, left)
+            turn.sent(step.new, done=answer is True)
+            return answer
         case Gather(ticket):
             gate = closed()
             if ticket.watch(partial(open_up, gate)):
@@ -152,8 +170,5 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
             if ticket.watch(partial(open_up, gate)) and not wait_at(gate, left):
                 raise Expired
         case _:
-            answer = store.carry_out(step, left)
-            if type(step) is Replace:
-                turn.wrote = step.new if answer is True else None
-            return answer
+            return store.carry_out(step, left)
     return None

@@ -2,8 +2,9 @@
 
 Where an engine only compares and sets, processes that write at once undo each
 other's attempts: requests are wasted, and who has just won is likely to win
-again. Those of one machine can do better: they queue up at a lock file, and
-each leaves the record that it wrote for the next one, who need not read it.
+again. Those of one machine can do better: they queue up at a lock file. Who has
+the turn sends what those have posted who wait, and leaves them the record that
+it wrote.
 
 This is for speed and fairness only. Whoever does not get its turn in time, or
 finds no place for the files, goes on without; and a record that is not the
@@ -12,20 +13,21 @@ latest is found out by the store, which compares its stamp.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-import weakref
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
-from truecount.errors import DamagedRecordError, StoreError, StoreTimeoutError
+from truecount.change import Answer, Batch
+from truecount.errors import StoreError, StoreTimeoutError
 from truecount.process import Process, here
-from truecount.record import Address, Ledger, Record
+from truecount.record import Address, Record
+from truecount.steps import Queued
 from truecount.stores.base import Store
 
 if TYPE_CHECKING:
+    from truecount.mail import Letter
     from truecount.turn import Place
 
 __all__ = ["MyTurn"]
@@ -42,6 +44,15 @@ PATIENCE: Final = 1.0
 GRUDGE: Final = 5.0
 """Seconds for which there are no turns then."""
 
+MOMENT: Final = 0.0005
+"""Seconds for which who has the turn waits for those who posted a batch a moment ago."""
+
+FADE: Final = 0.25
+"""What is taken off their number with each turn to which they did not come."""
+
+QUIET: Final = 32
+"""Turns without a sign of others, after which a process leaves its records to nobody."""
+
 
 class MyTurn:
     """The turn at one counter, had by `take` and kept until `give`."""
@@ -50,94 +61,131 @@ class MyTurn:
         self._queue: _Queue | None = None
         self._place: Place | None = None
         self._counter = b""
-        self.wrote: Record | None = None
-        """What the store holds since the turn began, as far as is known."""
+        self._posted: Letter | None = None  # where our own batch lies
+        self._letters: list[Letter] = []  # that were collected
+        self._sent: set[Letter] = set()  # of those, what may be on its way
+        self._wrote: Record | None = None  # what the store holds, as far as is known
 
-    def take(self, store: Store, address: Address, timeout: float | None) -> bool | Record:
+    def take(
+        self, store: Store, address: Address, batch: Batch | None, timeout: float | None
+    ) -> Queued:
         """Wait for the turn, ``timeout`` seconds at most (None: a while).
 
-        Returns whether others may have had it before: if so, the record that they left
-        where that is known. Whatever happens, `give` has to follow.
+        Meanwhile others may send ``batch``. Whatever happens, `give` has to follow.
         """
         counter = _name(store.url, address)
         queue = None if store.home is not None else _queue_of(counter)  # else nobody else can write
         if self._queue is not None or queue is None or time.monotonic() < queue.shunned:
-            return False  # what is known may be tried: if it is past, the store finds out
+            return Queued(moved=False)  # if what is known is past, the store finds out
         from truecount.turn import Place
 
         self._queue, self._place, self._counter = queue, Place(), counter
         patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
+        if batch is not None:
+            self._place.before_waiting = partial(self._post, batch, patience)
+        mine = False
         try:
             queue.turn.take(self._place, patience)
             queue.turn.insist(patience)
-        except StoreError as error:
-            if isinstance(error, StoreTimeoutError):
-                queue.shunned = time.monotonic() + GRUDGE
+            mine = True
+        except StoreTimeoutError:
+            queue.shunned = time.monotonic() + GRUDGE
+        except StoreError:
+            pass
+        answer, doubt = self._take_back()
+        if answer is not None or not mine:
             self.give()
-            return True
-        return queue.turn.handed_over and (queue.left(counter) or True)
+            return Queued(moved=True, answer=answer, doubt=doubt)
+        queue.quiet = 0 if queue.turn.handed_over else queue.quiet + 1
+        moved = queue.quiet < QUIET
+        return Queued(moved, queue.mail.left(counter) if moved else None, doubt=doubt)
+
+    def collect(self) -> tuple[Batch, ...]:
+        """The batches of those who wait for the turn, as far as this one has it."""
+        queue = self._queue
+        if queue is None:
+            return ()
+        if queue.quiet < QUIET and not self._letters:
+            queue.mail.gather(queue.crowd, MOMENT)
+        self._letters += queue.mail.collect(self._counter)
+        queue.crowd = max(len(self._letters), queue.crowd - FADE)
+        return tuple([letter.batch for letter in self._letters])
+
+    def sends(self, record: Record) -> None:
+        """Take note that ``record`` is about to be sent."""
+        self._sent.update(letter for letter in self._letters if _has(record, letter.batch))
+
+    def sent(self, record: Record, *, done: bool) -> None:
+        """Take note of what came of it: whether the store holds ``record`` now."""
+        self._wrote = record if done else None
+        if self._queue is not None and (self._letters or not done):
+            self._queue.quiet = 0
+        if done:
+            self.give()  # before those are told who stand in line here
 
     def give(self) -> None:
         """Let the next one have it; may be repeated."""
         queue, place = self._queue, self._place
         if queue is not None and place is not None:
             try:
-                if self.wrote is not None and queue.turn.handed_over:  # others are about
-                    queue.leave(self._counter, self.wrote)
-                self.wrote = None
+                self._take_back()
+                self._answer(queue)
             finally:
                 queue.turn.give(place)
             self._queue = None
 
+    def _post(self, batch: Batch, seconds: float) -> None:
+        if self._queue is not None and self._posted is None:
+            self._posted = self._queue.mail.post(self._counter, batch, seconds)
+
+    def _take_back(self) -> tuple[Answer | None, bool]:
+        """The answer to our own batch, and whether it may be on its way without one."""
+        letter, self._posted = self._posted, None
+        if letter is None or self._queue is None:
+            return None, False
+        found = self._queue.mail.take_back(self._counter, letter)
+        return (None, not found) if isinstance(found, bool) else (found, False)
+
+    def _answer(self, queue: _Queue) -> None:
+        wrote, letters = self._wrote, self._letters
+        self._wrote, self._letters = None, []
+        if wrote is not None and queue.quiet < QUIET:
+            queue.mail.leave(self._counter, wrote)
+        for letter in letters:
+            if wrote is not None and _has(wrote, letter.batch):
+                queue.mail.answer(self._counter, letter, wrote)
+            elif letter not in self._sent:
+                queue.mail.put_back(self._counter, letter)
+
+
+def _has(record: Record, batch: Batch) -> bool:
+    return record.ledger.number(batch.writer) == batch.number
+
 
 class _Queue:
-    """Lock files, as this process uses them, and a file for the record that is left there.
+    """Lock files, as this process uses them, and a file for what is left there.
 
-    Nobody waits there before the instant ``shunned``, of the monotonic clock.
+    Nobody waits there before the instant ``shunned``, of the monotonic clock. ``quiet`` counts
+    the turns since there was a sign of others, ``crowd`` how many of them posted a moment ago.
     """
 
     def __init__(self, path: str) -> None:
-        from truecount.turn import Turn  # which Windows lacks the locks for
+        from truecount.mail import Mail  # for both of which Windows lacks the locks
+        from truecount.turn import Turn
 
         self.shunned = 0.0
-        # Kept open, and never cut short: ext4 writes out at once what takes a cut file's place.
-        self._file = os.open(f"{path}-left", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        weakref.finalize(self, os.close, self._file).atexit = False  # daemon threads go on
+        self.quiet = QUIET
+        self.crowd = 0.0
+        self.mail = Mail(f"{path}-mail")
         self.turn = Turn(path)
-
-    def left(self, counter: bytes) -> Record | None:
-        """What the last one left of ``counter``."""
-        with contextlib.suppress(OSError, ValueError, DamagedRecordError):
-            whole = os.pread(self._file, os.fstat(self._file).st_size, 0)
-            text = whole[36 : 36 + int.from_bytes(whole[32:36])]
-            if whole[:32] == _seal(counter, text):
-                value, deleted, horizon, ledger = text.decode().split("\n", 3)
-                return Record.of(value, int(deleted), horizon, Ledger(ledger))
-        return None  # nobody has left one, or was killed over it, or it is another version's
-
-    def leave(self, counter: bytes, record: Record) -> None:
-        """Leave ``record`` for the next one."""
-        fields = record.value, int(record.deleted), record.horizon, record.ledger.text
-        text = "\n".join(map(str, fields)).encode()
-        with contextlib.suppress(OSError):  # the next one reads it in the store
-            os.pwrite(self._file, _seal(counter, text) + len(text).to_bytes(4) + text, 0)
-
-
-def _seal(counter: bytes, text: bytes) -> bytes:
-    """What shows that ``text`` is whole, and about that counter."""
-    return _digest(b"truecount 2" + counter + text)
 
 
 @lru_cache(1024)
 def _name(url: str, address: Address) -> bytes:
     """What stands for a counter, of which the URL may hold a password."""
-    return _digest(repr((url, *address)).encode())
-
-
-def _digest(data: bytes) -> bytes:
     import hashlib  # not before it is needed: importing truecount is light
 
-    return hashlib.sha256(data).digest()
+    return hashlib.sha256(repr((url, *address)).encode()).digest()
 
 
 _queues: dict[tuple[Process, int], _Queue] = {}  # the latest at the end

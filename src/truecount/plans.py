@@ -14,9 +14,11 @@ from typing import NamedTuple, Self
 
 from truecount import moment
 from truecount.change import (
+    ALONE,
     BEYOND,
     DECIDED,
     FORGOTTEN,
+    Add,
     Answer,
     Batch,
     Create,
@@ -27,8 +29,8 @@ from truecount.errors import (
     StoreUnavailableError,
 )
 from truecount.record import NOWHERE, WRITERS, Address, Record, Stamp
-from truecount.settle import settle
-from truecount.steps import Expired, Pause, Plan, Queue, Read, Replace, Settle
+from truecount.settle import carry, settle
+from truecount.steps import Collect, Expired, Pause, Plan, Queue, Queued, Read, Replace, Settle
 from truecount.stores.base import PASSING, Ambiguous, Store
 
 __all__ = ["Ground", "Sealed", "Unknown", "commit", "look"]
@@ -41,18 +43,21 @@ class Ground(NamedTuple):
     keep: int = WRITERS
     always_fence: bool = False
     moving_proves: bool = True
+    carries: bool = False
 
     @classmethod
     def of(cls, store: Store) -> Self:
         """The ground on which this process stands at ``store``."""
-        return cls(moment.now, store.writers, store.always_fence, store.moving_proves)
+        facts = store.writers, store.always_fence, store.moving_proves, store.carries
+        return cls(moment.now, *facts)
 
 
 class Sealed:
     """A batch that is never changed again, and what is known of its attempts.
 
-    ``engine``: an attempt that the engine settles by itself may still land;
-    only a receipt or a fence ends that. ``tried``: one that is conditional on
+    ``engine``: an attempt that the engine settles by itself, or that another
+    process of the machine makes, may still land; only a receipt or a fence
+    ends that. ``tried``: one that is conditional on
     this stamp may still land; a receipt ends that, or a stamp that has moved.
     ``shared``: an `Unknown` gave it out, so that others may send it too.
     ``applied``: an answer said so, and may not have been told yet.
@@ -128,19 +133,24 @@ def commit(
     """
     trouble: CounterError | None = None
     attempt = 0
-    rest: Queue | Pause | None = None if engine else Queue(address)
+    rest: Pause | None = None
+    queued = engine  # who leaves it to the engine, waits for nobody
     while True:
         if rest is not None:
             try:
-                others: bool | Record | None = yield rest
-                if others:
-                    known = newer(others, known)
+                yield rest
             except Expired:
                 trouble = trouble or StoreTimeoutError("other writers were first, time after time")
                 if not is_definite(sealed):
                     raise Unknown(sealed, trouble) from trouble
                 raise trouble from None
             rest = None
+        if not queued:
+            queued = True
+            turn = yield from _queue(address, sealed, ground)
+            if turn.answer is not None:
+                return turn.answer, None
+            known = newer(turn, known)
         crowded = False
         try:
             if engine:
@@ -148,8 +158,7 @@ def commit(
                 if answer.verdict == DECIDED:
                     return answer, None
                 if answer.verdict == BEYOND:
-                    engine = False
-                    rest = Queue(address)
+                    engine = queued = False
                     continue
             else:
                 decided = yield from _by_condition(address, sealed, ground, known)
@@ -167,11 +176,37 @@ def commit(
         attempt += 1
 
 
-def newer(left: bool | Record, known: Record | None) -> Record | None:
-    """What is known of a record where others had their turn, who may have ``left`` theirs."""
-    if not isinstance(left, Record):
+def _queue(address: Address, sealed: Sealed, ground: Ground) -> Plan[Queued]:
+    """Wait for the turn, while others may send the batch along with theirs."""
+    turn: Queued
+    if not (ground.carries and may_post(sealed)):
+        turn = yield Queue(address)
+        return turn
+    sealed.engine = True  # whatever happens meanwhile
+    turn = yield Queue(address, sealed.batch)
+    sealed.engine = may_be_sent(turn)
+    return turn
+
+
+def newer(turn: Queued, known: Record | None) -> Record | None:
+    """What is known of a record after others had their turn, who may have left theirs."""
+    if not turn.moved:
+        return known
+    left = turn.left
+    if left is None or (known is not None and left.stamp.revision < known.stamp.revision):
         return None
-    return left if known is None or left.stamp.revision > known.stamp.revision else None
+    return left
+
+
+def may_post(sealed: Sealed) -> bool:
+    """Whether other processes may send it: plain additions that were never tried."""
+    batch = sealed.batch
+    return not (sealed.in_doubt or batch.keys) and set(map(type, batch.changes)) == {Add}
+
+
+def may_be_sent(turn: Queued) -> bool:
+    """Whether the batch that was posted may be on its way, or may be sent still."""
+    return turn.doubt
 
 
 def is_definite(sealed: Sealed) -> bool:
@@ -237,6 +272,9 @@ def _by_condition(
                 return answer, record
             fresh = True  # a refusal is justified by what is true now, not by what was known
             continue
+        if ground.carries and not new.deleted and type(batch.changes[0]) not in ALONE:
+            others: tuple[Batch, ...] = yield Collect(address)
+            new = carry(new, others, ground.clock(), ground.keep)
 
         doubt = sealed.tried
         sealed.tried = NOWHERE if record is None else record.stamp  # whatever happens meanwhile

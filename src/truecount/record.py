@@ -199,6 +199,14 @@ class Ledger(NamedTuple):
         start = self._find(writer)
         return None if start < 0 else _parse(self.text[start : self.text.index("\n", start)])
 
+    def about(self, writer: str) -> Ledger:
+        """What it says about ``writer``, and of the latest write."""
+        text = self.text
+        start = self._find(writer)
+        line = "" if start < 0 else text[start : text.index("\n", start) + 1]
+        latest = text[text.rfind("\n", 0, -1) + 1 :]
+        return Ledger(latest if line == latest else line + latest)
+
     def latest(self) -> Entry:
         """The entry of the write that made the record."""
         return self.read()[0]

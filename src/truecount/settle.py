@@ -7,6 +7,9 @@ show what happens without it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 from truecount.change import (
     ABSENT,
     ALONE,
@@ -51,7 +54,7 @@ from truecount.record import (
     make,
 )
 
-__all__ = ["crosses", "follow", "receipt_of", "settle", "successor"]
+__all__ = ["carry", "crosses", "follow", "receipt_of", "repeat", "settle", "successor"]
 
 
 def settle(
@@ -115,6 +118,20 @@ def settle(
     new = make(Record, (value, stamp, time, minimum, maximum, horizon, deleted, ledger, keys))
     view = None if deleted else make(View, (value, stamp, time, minimum, maximum))
     return new, make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
+
+
+def carry(record: Record, batches: Iterable[Batch], now: int, keep: int = WRITERS) -> Record:
+    """What ``batches`` of others make of ``record``, which is about to be written.
+
+    Their receipts are in it, of refusals too: who waits for them asks nothing else. One whose
+    receipt the record has, or may have had, is left out. So are all but as many as a quarter of
+    the writers that it remembers: others' receipts must not be forgotten before they are seen.
+    """
+    keys = record.keys
+    for batch in islice(batches, max(keep // 4, 1)):
+        new, _ = settle(record, batch._replace(fence=True), now, keep)
+        record = new or record
+    return record._replace(keys=keys) if keys else record
 
 
 def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, Answer] | None:

@@ -8,7 +8,8 @@ step                   what the driver does                       what it sends 
 ``Settle``             let the engine settle the batch itself     ``Answer``
 ``Gather``             wait a moment for the ticket to be called  None
 ``Pause``              wait a little, longer each time            None
-``Queue``              wait for the turn to write, and keep it    ``bool | Record``
+``Queue``              wait for the turn to write, and keep it    ``Queued``
+``Collect``            look what others would have written too    tuple of batches
 ``Wait``               wait until the ticket is called            None
 =====================  =========================================  =====================
 
@@ -23,15 +24,17 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from truecount.change import Batch
+    from truecount.change import Answer, Batch
     from truecount.record import Address, Record
 
 __all__ = [
+    "Collect",
     "Expired",
     "Gather",
     "Pause",
     "Plan",
     "Queue",
+    "Queued",
     "Read",
     "Replace",
     "Settle",
@@ -78,10 +81,35 @@ class Pause(NamedTuple):
 
 
 class Queue(NamedTuple):
-    """Wait until no other process of this machine writes there: whether any may have, meanwhile.
+    """Wait until no other process of this machine writes there: a `Queued`.
 
-    A record: the one that it says it has left there. The turn ends with the plan. It spares
-    attempts in vain, and no more: whoever does not have it may write all the same.
+    Meanwhile any of them may send ``batch`` along with its own, unless that is None. The turn
+    ends with the plan. It spares attempts in vain, and no more: whoever does not have it may
+    write all the same.
+    """
+
+    address: Address
+    batch: Batch | None = None
+
+
+class Queued(NamedTuple):
+    """What became of waiting for the turn.
+
+    ``moved``: whether others may have written meanwhile; ``left``: the record that they say
+    they have left there. ``answer``: what became of the batch, where another process has sent
+    it, and knows. ``doubt``: one may have sent it, or may still.
+    """
+
+    moved: bool
+    left: Record | None = None
+    answer: Answer | None = None
+    doubt: bool = False
+
+
+class Collect(NamedTuple):
+    """See which batches other processes of this machine have for this counter: a tuple of them.
+
+    They wait for this one, as far as it has the turn, and may have them sent in its `Replace`.
     """
 
     address: Address
@@ -110,7 +138,7 @@ class Wait(NamedTuple):
 StoreStep: TypeAlias = Read | Replace | Settle
 """What a store carries out."""
 
-Step: TypeAlias = StoreStep | Gather | Pause | Queue | Wait
+Step: TypeAlias = StoreStep | Collect | Gather | Pause | Queue | Wait
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Step, Any, T]

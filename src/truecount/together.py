@@ -11,7 +11,18 @@ from typing import Any, Generic, TypeVar
 from truecount import backoff
 from truecount.drive import orphans, refuse_orphan
 from truecount.gate import closed, open_up, wait_at
-from truecount.steps import Expired, Gather, Pause, Plan, Queue, StoreStep, Ticket, Wait
+from truecount.steps import (
+    Collect,
+    Expired,
+    Gather,
+    Pause,
+    Plan,
+    Queue,
+    Queued,
+    StoreStep,
+    Ticket,
+    Wait,
+)
 from truecount.stores.base import Store
 
 __all__ = ["Together"]
@@ -71,8 +82,10 @@ class Together(Generic[T]):
             match step:
                 case Gather():
                     self._ready.append((at, None))  # the others of these go on
-                case Queue():
-                    self._ready.append((at, False))  # many turns at once would wait in a circle
+                case Queue():  # many turns at once would wait in a circle
+                    self._ready.append((at, Queued(moved=False)))
+                case Collect():
+                    self._ready.append((at, ()))
                 case Pause(attempt, crowded):
                     rest = backoff.seconds(attempt, crowded=crowded)
                     self._resting.append((time.monotonic() + rest, at))

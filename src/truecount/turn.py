@@ -21,6 +21,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
@@ -37,8 +38,12 @@ ALONE: Final = 32
 
 
 class Place:
-    """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told."""
+    """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told.
 
+    ``before_waiting`` is called before it waits for other processes, if it does.
+    """
+
+    before_waiting: Callable[[], object] | None = None
     gate: threading.Lock | None = None  # where its thread waits
     next: Place | None = None
 
@@ -145,14 +150,16 @@ class Turn:
         elif not busy and self._files.try_both():
             self._streak = 1
             self._alone += 1
-        elif self._queue.wait(timeout):
+        else:
+            if self._first is not None and self._first.before_waiting is not None:
+                self._first.before_waiting()
+            if not self._queue.wait(timeout):
+                raise StoreTimeoutError(
+                    "other processes had the turn to write for all the time allowed"
+                )
             self._streak = 1
             self._alone = 0
             self.handed_over = True
-        else:
-            raise StoreTimeoutError(
-                "other processes had the turn to write for all the time allowed"
-            )
 
 
 class _Files:

@@ -110,6 +110,12 @@ class Store(ABC):
     Not where its condition is less than the stamp: then only a receipt proves anything.
     """
 
+    carries: bool = False
+    """Whether one `replace` can bring what several writers have done, one after the other.
+
+    Then who writes on a machine sends what the other processes there wait to send.
+    """
+
     client: Any = None
     """The driver's client that `from_client` was given, which its owner closes; else None."""
 

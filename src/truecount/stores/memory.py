@@ -44,6 +44,8 @@ class MemoryStore(Store):
     They are gone when the last of those handles is closed.
     """
 
+    carries = True
+
     def __init__(self, url: StoreURL) -> None:
         super().__init__(url)
         url.finish()

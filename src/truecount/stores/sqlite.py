@@ -136,6 +136,7 @@ class SQLiteStore(Store):
     processes loses none); with ``full`` nothing that was answered is lost.
     """
 
+    carries = True
     batch_limit = 400  # who shares a transaction shares its sync of the disk
 
     def __init__(self, url: StoreURL) -> None:

@@ -54,7 +54,7 @@ from truecount.errors import (
     StoreUnavailableError,
 )
 from truecount.record import MOST, Address, KeyReceipt, Ledger, Record, Stamp
-from truecount.settle import settle
+from truecount.settle import carry, settle
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores.base import PASSING, Ambiguous, Store, patiently
 from truecount.testing.faulty import ComparingStore, FaultyStore
@@ -180,6 +180,25 @@ class StoreConformance:
         contract.replace(ADDRESS, None, kept)
         assert not contract.replace(ADDRESS, kept._replace(stamp=stamp), record(1, 8))
         assert contract.read(ADDRESS) == kept
+
+    @pytest.mark.parametrize(("value", "others"), [(0, 1), (0, 16), (-(10**499), 16)])
+    def test_a_replacement_brings_what_others_did(
+        self, contract: Persistent, store: Store, value: int, others: int
+    ) -> None:
+        """Where it says that it carries, one write changes the receipts of several writers."""
+        if not store.carries:
+            pytest.skip("the store writes one receipt at a time")
+        changes = Add(1), Add(2)
+        first = carry(record(value), [Batch("other3", 1, 7, changes)], 1_000_001)
+        assert contract.replace(ADDRESS, None, record(value))
+        assert contract.replace(ADDRESS, record(value), first)
+        batches = [Batch(f"other{number}", 2, 8, changes) for number in range(others)]
+        new = carry(first, batches, 1_000_002)
+        assert new.value == value + 3 + 3 * others
+        assert contract.replace(ADDRESS, first, new)
+        found = contract.read(ADDRESS)
+        assert found == new
+        assert {settle(found, batch, 2_000_000)[1].remembered for batch in batches} == {True}
 
     def test_one_of_many_replacements_wins(self, contract: Persistent) -> None:
         """Of 16 threads that replace the same record, one succeeds, and its record stays."""

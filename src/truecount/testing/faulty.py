@@ -56,6 +56,7 @@ class FaultyStore(Store):
         self.key_limit = store.key_limit
         self.always_fence = store.always_fence
         self.moving_proves = store.moving_proves
+        self.carries = store.carries
         self.writes = 0
         self.down = False  # refuse everything
         self.weather = weather

@@ -57,6 +57,7 @@ class DynamoDBStore(AmazonStore[DynamoDB]):
     with ``create=1`` the table is created when it is missing.
     """
 
+    carries = True
     key_limit = 24
     """A transaction had 25 items at most once, the counter among them, and has with some still."""
 

@@ -99,6 +99,7 @@ class EtcdStore(Store):
     ``cacert``, ``cert`` and ``key``, paths of files.
     """
 
+    carries = True
     key_limit = 32
     """Even with the longest names, so many receipts fit into a request."""
 

@@ -115,6 +115,8 @@ class PostgreSQLStore(Store):
     ``fence=always``, and those that libpq knows.
     """
 
+    carries = True
+
     def __init__(self, url: StoreURL) -> None:
         self._set_up(url)
         given = {name for name in KEYWORDS if url.option(name) is not None}

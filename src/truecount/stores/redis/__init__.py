@@ -85,6 +85,8 @@ class RedisStore(Store):
     those of redis-py for TLS.
     """
 
+    carries = True
+
     def __init__(self, url: StoreURL) -> None:
         super().__init__(url)
         tls, cluster = url.scheme.startswith("rediss"), url.scheme.endswith("+cluster")

@@ -69,7 +69,7 @@ class SimpleDBStore(AmazonStore[SimpleDB]):
     def __init__(self, url: StoreURL) -> None:
         super().__init__(url)
         self._interop = url.choice("interop", ("none", "boto")) == "boto"
-        self.moving_proves = not self._interop
+        self.moving_proves = self.carries = not self._interop
         url.finish()
         self.url = url.text
         _, plus, protocol = url.scheme.partition("+")

@@ -19,10 +19,10 @@ from truecount.errors import StoreTimeoutError
 from truecount.plans import Sealed, Unknown, commit, look
 from truecount.process import Writer
 from truecount.record import EMPTY, Ledger, Record, Stamp
-from truecount.steps import Plan
+from truecount.steps import Plan, Replace
 from truecount.testing.simulation.store import ADDRESS, EMBEDDED, NOTHING, SUMS, SimulatedStore
 from truecount.testing.simulation.truth import Violation
-from truecount.testing.simulation.world import Client, Somebody, World
+from truecount.testing.simulation.world import Client, Somebody, Task, World
 
 __all__ = ["REMEDIES", "Echoing", "Remedy", "Restoring"]
 
@@ -311,6 +311,20 @@ class _OutOfSyncAtOnce(_Patched):
             return settle.settle(record, batch, now, keep)
 
         return [(plans, "settle", by_condition)]
+
+
+@_without("collected batches", "what another process has collected is taken for unsent")
+class _TakenForUnsent(_Patched):
+    def replacements(self) -> list[tuple[Any, str, Any]]:
+        return [(plans, "may_be_sent", lambda turn: False)]
+
+
+@_without("answers by others", "what another process sends is answered before the store has it")
+class _HastyAnswers(World):
+    def advance(self, task: Task, result: Any, problem: BaseException | None = None) -> None:
+        super().advance(task, result, problem)
+        if task.message is not None and type(task.message.step) is Replace:
+            self.answer(task.message.step.new, task.message.letters)
 
 
 @_without("running sums", "only the total of a batch is held against the bounds")

@@ -51,15 +51,20 @@ class SimulatedStore:
             return is_sum(change)
         return self.engine == EMBEDDED
 
-    def serve(self, step: Step, batch: Batch | None, sent: int) -> Record | bool | Answer | None:
-        """Do what ``step`` asks for on behalf of ``batch``; ``sent`` is the tick of its sending."""
+    def serve(
+        self, step: Step, batch: Batch | None, others: tuple[Batch, ...], sent: int
+    ) -> Record | bool | Answer | None:
+        """Do what ``step`` asks for on behalf of ``batch``, and of ``others``.
+
+        ``sent`` is the tick of its sending.
+        """
         # An embedded engine is asked by the process itself: nothing travels.
         self.sent = self.tick if self.engine == EMBEDDED else sent
         if type(step) is Settle:
             return self.settle(step.batch)
         if type(step) is Replace:
             assert batch is not None
-            return self.replace(step.old, step.new, batch)
+            return self.replace(step.old, step.new, (batch, *others))
         assert type(step) is Read
         return self.read(step.keys)
 
@@ -71,7 +76,7 @@ class SimulatedStore:
         found = [self.keys[key] for key in keys if key in self.keys]
         return record._replace(keys=tuple([receipt for receipt, end in found if now < end]))
 
-    def replace(self, old: Record | None, new: Record, batch: Batch) -> bool | Record:
+    def replace(self, old: Record | None, new: Record, batches: tuple[Batch, ...]) -> bool | Record:
         now = self.clock()
         for receipt in new.keys:
             if receipt.key in self.keys and now < self.keys[receipt.key][1]:
@@ -81,7 +86,7 @@ class SimulatedStore:
             return self.record if self.record is not None and self.random() < 0.5 else False
         if old is not None and self.record is not None and old.value != self.record.value:
             raise Violation(f"{new.stamp} replaced {self.record.stamp} for {old.stamp}")
-        self.write(new, batch, () if old is None else old.keys)
+        self.write(new, batches, () if old is None else old.keys)
         return True
 
     def holds(self, old: Record | None) -> bool:
@@ -96,7 +101,7 @@ class SimulatedStore:
             return beyond(batch)
         new, answer = settle(record, batch, self.clock(), WINDOW)
         if new is not None:
-            self.write(new, batch, () if record is None else record.keys)
+            self.write(new, (batch,), () if record is None else record.keys)
         return answer
 
     def is_beyond(self, record: Record | None, batch: Batch) -> bool:
@@ -129,22 +134,24 @@ class SimulatedStore:
         """What stays of a write: a tombstone of what is deleted."""
         return new
 
-    def write(self, new: Record, batch: Batch, known: tuple[KeyReceipt, ...]) -> None:
-        """Write ``new``, and hold it against what ``batch`` should have made.
+    def write(self, new: Record, batches: tuple[Batch, ...], known: tuple[KeyReceipt, ...]) -> None:
+        """Write ``new``, and hold it against what ``batches`` should have made, one by one.
 
         ``known`` are the keys that were known when that was decided.
         """
         old = self.record
         revision = new.stamp.revision
-        if old is not None and revision != old.stamp.revision + 1:
+        if old is not None and revision != old.stamp.revision + len(batches):
             raise Violation(f"revision {revision} after {old.stamp.revision}")
         if old is not None and new.time < old.time:
             raise Violation(f"time goes back from {old.time} to {new.time}")
         self.truth.judge_keys(new.keys, self.sent, self.tick)
-        truth = self.truth.apply(batch, {receipt.key for receipt in known})
+        keys = {receipt.key for receipt in known}
+        for batch in batches:
+            truth = self.truth.apply(batch, keys)
         made = GONE if new.deleted else (new.value, new.minimum, new.maximum)
         if made != truth:
-            raise Violation(f"{batch} made {made}, and should have made {truth}")
+            raise Violation(f"{batches} made {made}, and should have made {truth}")
         end = self.clock() + self.key_ttl
         for receipt in new.keys:
             self.keys[receipt.key] = receipt, end

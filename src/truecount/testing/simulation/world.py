@@ -13,7 +13,21 @@ from truecount.defaults import UNCHANGED
 from truecount.errors import CounterError, StoreFullError, StoreUnavailableError
 from truecount.plans import Ground, Sealed, Unknown, commit, look
 from truecount.process import Writer, here
-from truecount.steps import Expired, Gather, Pause, Plan, Queue, Replace, Settle, Step, Wait
+from truecount.record import Record
+from truecount.settle import repeat
+from truecount.steps import (
+    Collect,
+    Expired,
+    Gather,
+    Pause,
+    Plan,
+    Queue,
+    Queued,
+    Replace,
+    Settle,
+    Step,
+    Wait,
+)
 from truecount.stores.base import Ambiguous
 from truecount.testing.simulation.store import (
     ADDRESS,
@@ -58,10 +72,22 @@ class Client:
         self.tasks: dict[Task, None] = {}  # in the order of asking
 
 
+class Letter:
+    """A batch that another process may send, and what became of it."""
+
+    __slots__ = ("answer", "awaited", "batch", "sent")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.awaited = True
+        self.sent = False
+        self.answer: Answer | None = None
+
+
 class Task:
     """A caller in the middle of a call."""
 
-    __slots__ = ("call", "client", "finish", "message", "plan", "sealed")
+    __slots__ = ("call", "client", "finish", "letters", "message", "plan", "posted", "sealed")
 
     def __init__(
         self, client: Client, plan: Plan[Any], call: Call, finish: Finish, sealed: Sealed | None
@@ -72,6 +98,8 @@ class Task:
         self.finish = finish
         self.sealed = sealed  # where that is not the one in the line's flight
         self.message: Message | None = None
+        self.posted: Letter | None = None
+        self.letters: list[Letter] = []  # that it has collected
 
 
 Finish: TypeAlias = Callable[[Task, Any, BaseException | None], None]
@@ -79,17 +107,30 @@ Finish: TypeAlias = Callable[[Task, Any, BaseException | None], None]
 
 
 class Message:
-    """A step on its way to the store, and who waits for its result (None: nobody)."""
+    """A step on its way to the store, and who waits for its result (None: nobody).
 
-    __slots__ = ("batch", "sent", "step", "task")
+    It brings what the ``letters`` of others make of the record along with its own ``batch``.
+    """
+
+    __slots__ = ("batch", "letters", "sent", "step", "task")
 
     def __init__(
-        self, task: Task | None, step: Step | None, batch: Batch | None, sent: int = 0
+        self,
+        task: Task | None,
+        step: Step | None,
+        batch: Batch | None = None,
+        letters: tuple[Letter, ...] = (),
+        sent: int = 0,
     ) -> None:
         self.task = task
         self.step = step  # None: only to wake the task
         self.batch = batch
+        self.letters = letters
         self.sent = sent
+
+    def again(self) -> Message:
+        """The same, of which nobody waits for the result."""
+        return Message(None, self.step, self.batch, self.letters, self.sent)
 
 
 class World:
@@ -130,6 +171,8 @@ class World:
         self.pool: list[Message] = []  # on their way
         self.held: list[Message] = []  # held up for long
         self.waiting: list[Task] = []  # in line
+        self.letters: list[Letter] = []  # that lie there to be collected
+        self.left: Record | None = None  # by who wrote last
         self.latest_answer: Answer | None = None
         self.tally: Tally[str] = Tally()
         self.clients = [self.new_client() for _ in range(2 + int(dice.random() * 3))]
@@ -169,7 +212,8 @@ class World:
         """A process, with a clock of its own."""
         store = self.store
         skew = int((self.random() * 2 - 1) * SKEW)
-        ground = Ground(lambda: store.clock(skew), WINDOW, self.always_fence)
+        carries = store.engine != EMBEDDED
+        ground = Ground(lambda: store.clock(skew), WINDOW, self.always_fence, carries=carries)
         # Where the engine settles, some processes still only compare and set.
         settles = store.settles if self.random() < 0.8 else _never
         writer = writer or Somebody(self)
@@ -191,11 +235,23 @@ class World:
         if type(step) is Pause:
             self.advance(task, None, Expired() if chance < 0.25 else None)
             return
+        if type(step) is Queue:
+            if task.posted in self.letters and chance < 0.7:
+                self.pool.append(message)  # it is nobody's turn yet
+                task.message = message
+            else:
+                self.advance(task, self.end_of_turn(task))
+            return
+        if type(step) is Collect:
+            self.advance(task, self.collect(task))
+            return
         self.tally["requests"] += 1
         if chance >= self.odds_misdirected:
             result = self.deliver(message)
             if self.echoes and self.store.engine != EMBEDDED and self.random() < 0.2:
-                self.pool.append(Message(None, step, message.batch, message.sent))
+                self.pool.append(message.again())
+            if type(step) is Replace and result is True:
+                self.answer(step.new, message.letters)
             self.advance(task, result)
         elif chance < self.odds_refused:
             self.tally["refused"] += 1
@@ -212,7 +268,7 @@ class World:
             self.advance(task, None, _ambiguous())
         elif chance < self.odds_late:
             self.tally["requests late"] += 1
-            self.pool.append(Message(None, step, message.batch, message.sent))
+            self.pool.append(message.again())
             self.advance(task, None, _ambiguous())
         else:
             earlier = self.latest_answer
@@ -240,7 +296,8 @@ class World:
     def deliver(self, message: Message) -> Any:
         """Have the store do what is asked for."""
         assert message.step is not None
-        result = self.store.serve(message.step, message.batch, message.sent)
+        others = tuple([letter.batch for letter in message.letters])
+        result = self.store.serve(message.step, message.batch, others, message.sent)
         if isinstance(result, Answer):
             self.latest_answer = result
         return result
@@ -266,33 +323,94 @@ class World:
         try:
             step = plan.send(result) if problem is None else plan.throw(problem)
         except StopIteration as stop:
-            del task.client.tasks[task]
+            self.leave(task)
             task.finish(task, stop.value, None)
         except (CounterError, Pending, Unknown, KeyboardInterrupt) as error:
-            del task.client.tasks[task]
+            self.leave(task)
             task.finish(task, None, error)
         else:
             if type(step) is Wait:
                 if step.ticket.watch(lambda: self.wake(task)):
                     self.waiting.append(task)
                     return
-                message = Message(task, None, None)
-            elif type(step) in (Gather, Queue):
-                message = Message(task, None, None)
-            elif task.sealed is not None:
-                message = Message(task, step, task.sealed.batch, self.store.tick)
+                message = Message(task, None)
+            elif type(step) is Gather:
+                message = Message(task, None)
             else:
-                flight = task.client.line.flight
-                batch = None if flight is None else flight.sealed.batch
-                message = Message(task, step, batch, self.store.tick)
+                if type(step) is Queue and step.batch is not None:
+                    task.posted = Letter(step.batch)
+                    self.letters.append(task.posted)
+                sealed = task.sealed
+                if sealed is None and task.client.line.flight is not None:
+                    sealed = task.client.line.flight.sealed
+                batch = None if sealed is None else sealed.batch
+                letters: tuple[Letter, ...] = ()
+                if type(step) is Replace and batch is not None:
+                    letters = self.brought(task, step, batch)
+                message = Message(task, step, batch, letters, self.store.tick)
             task.message = message
             self.pool.append(message)
+
+    # The machine's mail
+
+    def end_of_turn(self, task: Task) -> Queued:
+        """What a caller hears who has waited for the turn, in vain maybe."""
+        moved = self.random() < 0.5
+        left = self.left if self.random() < 0.5 else None
+        letter = task.posted
+        if letter is None or self.take_back(task):
+            return Queued(moved, left)
+        self.tally["in doubt" if letter.answer is None else "answered"] += 1
+        return Queued(moved, left, letter.answer, doubt=letter.answer is None)
+
+    def take_back(self, task: Task) -> bool:
+        """Take back what a caller has posted; whether nobody had come for it."""
+        letter, task.posted = task.posted, None
+        if letter is None:
+            return False
+        letter.awaited = False
+        there = letter in self.letters
+        if there:
+            self.letters.remove(letter)
+        return there
+
+    def collect(self, task: Task) -> tuple[Batch, ...]:
+        """What lies there, or a part of it, and what this caller has collected before."""
+        for letter in [each for each in self.letters if self.random() < 0.7]:
+            self.letters.remove(letter)
+            task.letters.append(letter)
+        return tuple([letter.batch for letter in task.letters])
+
+    def brought(self, task: Task, step: Replace, own: Batch) -> tuple[Letter, ...]:
+        """The letters whose batches ``step`` brings along; they are not put back any more."""
+        letters = []
+        for letter in task.letters:
+            writer, number = letter.batch[:2]
+            assert step.old is not None  # nothing is sent along with a creation
+            if step.old.ledger.number(writer) < number == step.new.ledger.number(writer):
+                letter.sent = True
+                if (writer, number) != own[:2]:  # a retry may find itself there
+                    letters.append(letter)
+        return tuple(letters)
+
+    def answer(self, record: Record, letters: tuple[Letter, ...]) -> None:
+        """Tell those whose batches were sent along what became of them."""
+        self.left = record
+        for letter in letters:
+            about = record.ledger.about(letter.batch.writer)
+            letter.answer = repeat(record._replace(ledger=about), letter.batch)
+
+    def leave(self, task: Task) -> None:
+        """A call is at its end: what it has collected and not sent is put back."""
+        del task.client.tasks[task]
+        self.take_back(task)
+        self.letters += [each for each in task.letters if each.awaited and not each.sent]
 
     def wake(self, task: Task) -> None:
         """Call a caller who waits in line."""
         if task in self.waiting:
             self.waiting.remove(task)
-            task.message = Message(task, None, None)
+            task.message = Message(task, None)
             self.pool.append(task.message)
 
     def expire(self, task: Task) -> None:

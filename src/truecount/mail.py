@@ -1,0 +1,235 @@
+"""What the processes of a machine leave for each other about one counter: a file.
+
+Whoever waits for its turn posts its batch there. The one who has the turn
+collects what was posted, sends it along with its own, and answers. It also
+leaves the record that it has written, which the next one need not read.
+
+Nothing here has to be right for a count to be right: who finds its batch
+collected and not answered asks the store, where its receipt is or is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import struct
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from truecount.change import DECIDED, Add, Answer, Batch
+from truecount.errors import DamagedRecordError
+from truecount.record import Ledger, Record
+from truecount.settle import repeat
+
+__all__ = ["Letter", "Mail"]
+
+PLACES: Final = 16
+"""How many batches may be posted at once; who finds no place waits for its turn without."""
+
+SIZE: Final = 4096
+"""Bytes that one of them has there."""
+
+NAP: Final = 0.00002
+"""Seconds between two looks."""
+
+ATTEMPTS: Final = 20
+"""How often somebody is waited for who keeps the lock, which is never had for long."""
+
+LIFE: Final = 1.0
+"""Seconds for which a batch can be collected at most."""
+
+GRACE: Final = 10.0
+"""Seconds after which nobody asks any more what became of a batch that was collected."""
+
+# What has become of a batch at its place.
+FREE: Final = 0
+POSTED: Final = 1
+COLLECTED: Final = 2
+ANSWERED: Final = 3
+
+# State, until when it may be collected (of the machine's monotonic clock), and which it is.
+_HEAD: Final = struct.Struct("<Bd16s")
+_HEADS: Final = _HEAD.size * PLACES
+_LEFT: Final = SIZE * (PLACES + 1)  # where the record is left; the heads have what is before them
+_ERRORS: Final = OSError, ValueError, DamagedRecordError, struct.error
+
+
+class Letter(NamedTuple):
+    """A batch that was posted, and the ``place`` and ``mark`` by which it is answered."""
+
+    place: int
+    mark: bytes
+    batch: Batch
+
+
+class Mail:
+    """The file at ``path``. Those of one number share it, so that all in it is sealed.
+
+    Errors are swallowed: what could not be posted was not, and what cannot be
+    told is in doubt.
+    """
+
+    def __init__(self, path: str) -> None:
+        # Kept open, and never cut short: ext4 writes out at once what takes a cut file's place.
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        weakref.finalize(self, os.close, self._file).atexit = False  # daemon threads go on
+
+    # The record
+
+    def left(self, counter: bytes) -> Record | None:
+        """What the last one left of ``counter``."""
+        with contextlib.suppress(*_ERRORS):
+            text = self._read(counter, _LEFT, os.fstat(self._file).st_size)
+            return None if text is None else _record(text)
+        return None  # nobody has left one, or was killed over it, or it is another version's
+
+    def leave(self, counter: bytes, record: Record) -> None:
+        """Leave ``record`` for the next one."""
+        with contextlib.suppress(OSError):  # the next one reads it in the store
+            self._write(counter, _LEFT, _text(record))
+
+    # Batches
+
+    def post(self, counter: bytes, batch: Batch, seconds: float) -> Letter | None:
+        """Have ``batch``, additions without keys, sent by another within so many ``seconds``.
+
+        None: there is no place for it.
+        """
+        amounts = [change.amount for change in batch.changes if isinstance(change, Add)]
+        text = " ".join(map(str, (*batch[:3], *amounts)))
+        mark = hashlib.sha256(counter + repr(batch[:2]).encode()).digest()[:16]
+        now = time.monotonic()
+        letter = None
+        with contextlib.suppress(*_ERRORS), self._locked():
+            for place, (state, until, _) in enumerate(self._heads()):
+                if state == FREE or not now - GRACE < until <= now + LIFE:
+                    if self._write(counter, SIZE * (place + 1), text, SIZE):
+                        letter = Letter(place, mark, batch)  # from here on it may be collected
+                        self._set(place, POSTED, now + min(seconds, LIFE), mark)
+                    break
+        return letter
+
+    def take_back(self, counter: bytes, letter: Letter) -> Answer | bool:
+        """What became of it: the answer, or whether nobody has sent it, nor will."""
+        with contextlib.suppress(*_ERRORS), self._locked():
+            state, _, mark = self._heads()[letter.place]
+            if mark == letter.mark:
+                self._set(letter.place, FREE, 0.0, bytes(16))
+                if state == ANSWERED:
+                    text = self._read(counter, SIZE * (letter.place + 1), SIZE)
+                    answer = text and repeat(_record(text), letter.batch)
+                    return answer if answer and answer.verdict == DECIDED else False
+                return state == POSTED
+        return False
+
+    def gather(self, crowd: float, seconds: float) -> None:
+        """Wait until there are as many batches as ``crowd``, for so many ``seconds`` at most."""
+        end = time.monotonic() + seconds
+        with contextlib.suppress(*_ERRORS):
+            while self._states().count(POSTED) < crowd:
+                if time.monotonic() > end:
+                    break
+                time.sleep(NAP)
+
+    def collect(self, counter: bytes) -> list[Letter]:
+        """What was posted about ``counter``, which is to be answered or put back."""
+        letters: list[Letter] = []
+        with contextlib.suppress(*_ERRORS):
+            if POSTED not in self._states():
+                return letters  # as most often
+            with self._locked():
+                now = time.monotonic()
+                for place, (state, until, mark) in enumerate(self._heads()):
+                    if state != POSTED or not now < until <= now + LIFE:
+                        continue
+                    text = self._read(counter, SIZE * (place + 1), SIZE)
+                    if text is not None:  # else it is about another counter
+                        letter = Letter(place, mark, _batch(text))
+                        self._set(place, COLLECTED, until, mark)
+                        letters.append(letter)
+        return letters
+
+    def answer(self, counter: bytes, letter: Letter, record: Record) -> None:
+        """Tell that ``record``, which has the receipt, was written."""
+        short = record._replace(ledger=record.ledger.about(letter.batch.writer))
+        self._close(counter, letter, ANSWERED, _text(short))
+
+    def put_back(self, counter: bytes, letter: Letter) -> None:
+        """Tell that it was not sent, nor will be."""
+        self._close(counter, letter, POSTED, None)
+
+    def _close(self, counter: bytes, letter: Letter, state: int, text: str | None) -> None:
+        with contextlib.suppress(*_ERRORS), self._locked():
+            found, until, mark = self._heads()[letter.place]
+            if found != COLLECTED or mark != letter.mark:
+                return  # nobody waits for it any more
+            if text is None or self._write(counter, SIZE * (letter.place + 1), text, SIZE):
+                self._set(letter.place, state, until, mark)
+
+    # The file
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Have the batches to oneself. `OSError` when somebody, stopped maybe, keeps them."""
+        for attempt in range(ATTEMPTS):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(NAP)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _states(self) -> bytes:
+        """The states of all places, a byte each."""
+        return os.pread(self._file, _HEADS, 0)[:: _HEAD.size]
+
+    def _heads(self) -> list[tuple[int, float, bytes]]:
+        heads = os.pread(self._file, _HEADS, 0)
+        return list(_HEAD.iter_unpack(heads.ljust(_HEADS, b"\0")))
+
+    def _set(self, place: int, state: int, until: float, mark: bytes) -> None:
+        os.pwrite(self._file, _HEAD.pack(state, until, mark), place * _HEAD.size)
+
+    def _read(self, counter: bytes, start: int, size: int) -> str | None:
+        """The text at ``start``, if it is whole, and about ``counter``."""
+        whole = os.pread(self._file, size, start)
+        text = whole[36 : 36 + int.from_bytes(whole[32:36])]
+        return text.decode() if whole[:32] == _seal(counter, text) else None
+
+    def _write(self, counter: bytes, start: int, text: str, size: int | None = None) -> bool:
+        """Write ``text`` there; whether it fits into ``size`` bytes."""
+        data = text.encode()
+        if size is not None and len(data) + 36 > size:
+            return False
+        os.pwrite(self._file, _seal(counter, data) + len(data).to_bytes(4) + data, start)
+        return True
+
+
+def _batch(text: str) -> Batch:
+    writer, *numbers = text.split(" ")
+    number, since, *amounts = map(int, numbers)
+    return Batch(writer, number, since, tuple(map(Add, amounts)))
+
+
+def _seal(counter: bytes, text: bytes) -> bytes:
+    """What shows that ``text`` is whole, and about that counter."""
+    return hashlib.sha256(b"truecount 3" + counter + text).digest()
+
+
+def _text(record: Record) -> str:
+    fields = record.value, int(record.deleted), record.horizon, record.ledger.text
+    return "\n".join(map(str, fields))
+
+
+def _record(text: str) -> Record:
+    value, deleted, horizon, ledger = text.split("\n", 3)
+    return Record.of(value, int(deleted), horizon, Ledger(ledger))

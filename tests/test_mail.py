@@ -1,0 +1,146 @@
+"""What the processes of a machine leave for each other about a counter."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from pathlib import Path
+
+import pytest
+
+from truecount.change import Add, Batch, Create
+from truecount.mail import _HEAD, COLLECTED, LIFE, PLACES, POSTED, Mail
+from truecount.record import Record
+from truecount.settle import carry, settle
+
+HERE, THERE = b"1" * 32, b"2" * 32
+SINCE = 2_000_000
+
+
+def batch(number: int = 1, *amounts: int) -> Batch:
+    """A batch of additions."""
+    return Batch("writer", number, SINCE, tuple(map(Add, amounts or (1, -20, 3))))
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Mail:
+    """A file, as one process has it."""
+    return Mail(f"{tmp_path}/0-mail")
+
+
+@pytest.fixture
+def other(post: Mail, tmp_path: Path) -> Mail:
+    """The same file, as another process has it."""
+    return Mail(f"{tmp_path}/0-mail")
+
+
+def made(*batches: Batch) -> Record:
+    """A counter to which these were added."""
+    record, _ = settle(None, Batch("maker", 1, 0, (Create(5),)), 1_000_000)
+    assert record is not None
+    return carry(record, batches, 1_000_001)
+
+
+def test_a_batch_arrives_whole(post: Mail, other: Mail) -> None:
+    """What is posted is what is collected, once, and its answer is the receipt in the record."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    (found,) = other.collect(HERE)
+    assert found.batch == batch()
+    assert other.collect(HERE) == []
+    other.answer(
+        HERE,
+        found,
+        made(Batch("another", 1, SINCE, (Add(7),)), batch(), batch(2)._replace(writer="third")),
+    )
+    answer = post.take_back(HERE, letter)
+    assert not isinstance(answer, bool)
+    assert [int(outcome) for outcome in answer.outcomes] == [13, -7, -4]
+    assert answer.view is not None
+    assert answer.view.value == -20
+    assert post.take_back(HERE, letter) is False
+
+
+def test_only_about_this_counter(post: Mail, other: Mail) -> None:
+    """Counters that share a file do not get each other's batches, nor records."""
+    post.post(THERE, batch(), 1)
+    post.leave(THERE, made())
+    assert other.collect(HERE) == []
+    assert other.left(HERE) is None
+    assert len(other.collect(THERE)) == 1
+    assert other.left(THERE) == made()
+
+
+def test_what_finds_no_place_is_not_posted(post: Mail, other: Mail) -> None:
+    """There are so many places, of so many bytes; what is taken back leaves its own to others."""
+    letters = [post.post(HERE, batch(number), 1) for number in range(1, PLACES + 2)]
+    assert letters[0] is not None
+    assert letters[-1] is None
+    assert post.take_back(HERE, letters[0]) is True
+    assert post.post(HERE, batch(99, *[10**499] * 9), 1) is None
+    assert post.post(HERE, batch(100), 1) is not None
+    assert {letter.batch.number for letter in other.collect(HERE)} == {*range(2, PLACES + 1), 100}
+
+
+def test_what_is_put_back_is_posted_again(post: Mail, other: Mail) -> None:
+    """Who has collected a batch and not sent it leaves it to the next one, or to its owner."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    for _ in range(2):
+        (found,) = other.collect(HERE)
+        other.put_back(HERE, found)
+    assert post.take_back(HERE, letter) is True
+    assert other.collect(HERE) == []
+
+
+def test_a_late_answer_is_nobody_elses(post: Mail, other: Mail) -> None:
+    """What was taken back in doubt is neither answered nor put back: the place is another's."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    (found,) = other.collect(HERE)
+    assert post.take_back(HERE, letter) is False
+    next_one = post.post(HERE, batch(2), 1)
+    assert next_one is not None
+    assert next_one.place == found.place
+    other.answer(HERE, found, made(batch()))
+    other.put_back(HERE, found)
+    assert post.take_back(HERE, next_one) is True
+
+
+@pytest.mark.parametrize("until", [-0.001, -3600.0, LIFE + 1, 1e9])
+@pytest.mark.parametrize("state", [POSTED, COLLECTED])
+def test_what_is_past_is_not_sent(post: Mail, other: Mail, until: float, state: int) -> None:
+    """A batch whose time is over, or of a machine that was started again since, is not sent."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    post._set(letter.place, state, time.monotonic() + until, letter.mark)
+    assert other.collect(HERE) == []
+    if abs(until) > 1:  # else its owner may still ask
+        next_one = other.post(HERE, batch(2), 1)
+        assert next_one is not None
+        assert next_one.place == letter.place
+        assert post.take_back(HERE, letter) is False
+    assert len(other.collect(HERE)) == (abs(until) > 1)
+
+
+def test_somebody_keeps_the_lock(post: Mail, other: Mail, tmp_path: Path) -> None:
+    """Who is stopped in the middle holds nobody up: nothing is posted, and all is in doubt."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    with open(tmp_path / "0-mail") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert other.post(HERE, batch(2), 1) is None
+        assert other.collect(HERE) == []
+        assert post.take_back(HERE, letter) is False
+
+
+def test_what_is_damaged_is_not_sent(post: Mail, other: Mail, tmp_path: Path) -> None:
+    """A batch of which a byte has changed, or that is cut off, is not collected."""
+    post.post(HERE, batch(), 1)
+    whole = (tmp_path / "0-mail").read_bytes()
+    assert b" -20 " in whole
+    for text in (whole.replace(b" -20 ", b" -21 "), whole[:-1], whole[: _HEAD.size]):
+        (tmp_path / "0-mail").write_bytes(text)
+        assert other.collect(HERE) == []
+    (tmp_path / "0-mail").write_bytes(whole)
+    assert len(other.collect(HERE)) == 1
