@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import random
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from truecount import mail
 from truecount.change import Add, Batch, Create
-from truecount.mail import _HEAD, COLLECTED, LIFE, PLACES, POSTED, Mail
+from truecount.mail import _HEAD, COLLECTED, LIFE, PLACES, POSTED, Letter, Mail
 from truecount.record import Record
-from truecount.settle import carry, settle
+from truecount.settle import settle
 
 HERE, THERE = b"1" * 32, b"2" * 32
 SINCE = 2_000_000
@@ -37,20 +42,22 @@ def other(post: Mail, tmp_path: Path) -> Mail:
 def made(*batches: Batch) -> Record:
     """A counter to which these were added."""
     record, _ = settle(None, Batch("maker", 1, 0, (Create(5),)), 1_000_000)
+    for each in batches:
+        record, _ = settle(record, each, 1_000_001)
     assert record is not None
-    return carry(record, batches, 1_000_001)
+    return record
 
 
 def test_a_batch_arrives_whole(post: Mail, other: Mail) -> None:
     """What is posted is what is collected, once, and its answer is the receipt in the record."""
     letter = post.post(HERE, batch(), 1)
     assert letter is not None
-    (found,) = other.collect(HERE)
+    (found,) = other.collect(HERE, PLACES)
     assert found.batch == batch()
-    assert other.collect(HERE) == []
+    assert other.collect(HERE, PLACES) == []
     other.answer(
         HERE,
-        found,
+        [found],
         made(Batch("another", 1, SINCE, (Add(7),)), batch(), batch(2)._replace(writer="third")),
     )
     answer = post.take_back(HERE, letter)
@@ -65,9 +72,9 @@ def test_only_about_this_counter(post: Mail, other: Mail) -> None:
     """Counters that share a file do not get each other's batches, nor records."""
     post.post(THERE, batch(), 1)
     post.leave(THERE, made())
-    assert other.collect(HERE) == []
+    assert other.collect(HERE, PLACES) == []
     assert other.left(HERE) is None
-    assert len(other.collect(THERE)) == 1
+    assert len(other.collect(THERE, PLACES)) == 1
     assert other.left(THERE) == made()
 
 
@@ -77,9 +84,22 @@ def test_what_finds_no_place_is_not_posted(post: Mail, other: Mail) -> None:
     assert letters[0] is not None
     assert letters[-1] is None
     assert post.take_back(HERE, letters[0]) is True
-    assert post.post(HERE, batch(99, *[10**499] * 9), 1) is None
+    assert post.post(HERE, batch(99, *[10**499] * 17), 1) is None
     assert post.post(HERE, batch(100), 1) is not None
-    assert {letter.batch.number for letter in other.collect(HERE)} == {*range(2, PLACES + 1), 100}
+    assert {letter.batch.number for letter in other.collect(HERE, PLACES)} == {
+        *range(2, PLACES + 1),
+        100,
+    }
+
+
+def test_no_more_than_can_be_sent(post: Mail, other: Mail) -> None:
+    """Who can send so many leaves the others where they are."""
+    for number in range(1, 4):
+        assert post.post(HERE, batch(number), 1)
+    assert [letter.batch.number for letter in other.collect(HERE, 2)] == [1, 2]
+    assert [letter.batch.number for letter in other.collect(HERE, 2)] == [3]
+    assert post.post(HERE, batch(4), 1)
+    assert other.collect(HERE, 0) == []
 
 
 def test_what_is_put_back_is_posted_again(post: Mail, other: Mail) -> None:
@@ -87,24 +107,79 @@ def test_what_is_put_back_is_posted_again(post: Mail, other: Mail) -> None:
     letter = post.post(HERE, batch(), 1)
     assert letter is not None
     for _ in range(2):
-        (found,) = other.collect(HERE)
-        other.put_back(HERE, found)
+        (found,) = other.collect(HERE, PLACES)
+        other.put_back([found])
     assert post.take_back(HERE, letter) is True
-    assert other.collect(HERE) == []
+    assert other.collect(HERE, PLACES) == []
 
 
 def test_a_late_answer_is_nobody_elses(post: Mail, other: Mail) -> None:
     """What was taken back in doubt is neither answered nor put back: the place is another's."""
     letter = post.post(HERE, batch(), 1)
     assert letter is not None
-    (found,) = other.collect(HERE)
+    (found,) = other.collect(HERE, PLACES)
     assert post.take_back(HERE, letter) is False
     next_one = post.post(HERE, batch(2), 1)
     assert next_one is not None
     assert next_one.place == found.place
-    other.answer(HERE, found, made(batch()))
-    other.put_back(HERE, found)
-    assert post.take_back(HERE, next_one) is True
+    other.answer(HERE, [found], made(batch()))
+    other.put_back([found])
+    assert len(other.collect(HERE, PLACES)) == 1
+    other.answer(HERE, [found], made(batch()))
+    other.put_back([found])
+    assert other.collect(HERE, PLACES) == []
+    assert post.take_back(HERE, next_one) is False
+
+
+def test_nothing_of_an_earlier_life(
+    post: Mail, other: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lay there when the machine was stopped is not sent when it runs again."""
+    post.post(HERE, batch(), 1)
+    post.leave(HERE, made())
+    with monkeypatch.context() as patch:
+        patch.setattr(mail, "_BOOT", b"another")
+        assert other.collect(HERE, PLACES) == []
+        assert other.left(HERE) is None
+    assert len(other.collect(HERE, PLACES)) == 1
+
+
+def test_a_fork_has_nothing_to_do_with_it(post: Mail, other: Mail) -> None:
+    """A forked child can neither take back nor post anything in the name of its parent."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    child = os.fork()
+    if child == 0:
+        done = (post.take_back(HERE, letter), post.post(HERE, batch(2), 1), post._file)
+        os._exit(done != (False, None, -1))
+    assert os.waitpid(child, 0)[1] == 0
+    assert [found.batch for found in other.collect(HERE, PLACES)] == [batch()]
+
+
+def test_whoever_is_struck_leaves_no_lock(post: Mail, other: Mail) -> None:
+    """An exception that strikes anywhere leaves the batches to others."""
+
+    class Strike(BaseException):
+        pass
+
+    def strike(*_: object) -> None:
+        raise Strike
+
+    struck = 0
+    before = signal.signal(signal.SIGVTALRM, strike)
+    try:
+        while struck < 100:
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, random.uniform(0.00001, 0.0002))
+                while True:
+                    post.put_back([])
+            except Strike:
+                struck += 1
+            with other._locked(0):  # which raises when it is not free
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.mark.parametrize("until", [-0.001, -3600.0, LIFE + 1, 1e9])
@@ -114,13 +189,31 @@ def test_what_is_past_is_not_sent(post: Mail, other: Mail, until: float, state: 
     letter = post.post(HERE, batch(), 1)
     assert letter is not None
     post._set(letter.place, state, time.monotonic() + until, letter.mark)
-    assert other.collect(HERE) == []
+    assert other.collect(HERE, PLACES) == []
     if abs(until) > 1:  # else its owner may still ask
         next_one = other.post(HERE, batch(2), 1)
         assert next_one is not None
         assert next_one.place == letter.place
         assert post.take_back(HERE, letter) is False
-    assert len(other.collect(HERE)) == (abs(until) > 1)
+    assert len(other.collect(HERE, PLACES)) == (abs(until) > 1)
+
+
+def test_a_place_is_taken_once(
+    post: Mail, other: Mail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who had to wait for the lock takes no place that was taken meanwhile."""
+    monkeypatch.setattr(mail, "BRIEFLY", 5)
+    letters: list[Letter | None] = []
+    waiting = threading.Thread(target=lambda: letters.append(other.post(HERE, batch(2), 1)))
+    with open(tmp_path / "0-mail") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting.start()
+        time.sleep(0.1)
+        post._set(0, POSTED, time.monotonic() + LIFE, b"somebody else's ")
+    waiting.join()
+    (letter,) = letters
+    assert letter is not None
+    assert letter.place == 1
 
 
 def test_somebody_keeps_the_lock(post: Mail, other: Mail, tmp_path: Path) -> None:
@@ -130,7 +223,7 @@ def test_somebody_keeps_the_lock(post: Mail, other: Mail, tmp_path: Path) -> Non
     with open(tmp_path / "0-mail") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert other.post(HERE, batch(2), 1) is None
-        assert other.collect(HERE) == []
+        assert other.collect(HERE, PLACES) == []
         assert post.take_back(HERE, letter) is False
 
 
@@ -141,6 +234,6 @@ def test_what_is_damaged_is_not_sent(post: Mail, other: Mail, tmp_path: Path) ->
     assert b" -20 " in whole
     for text in (whole.replace(b" -20 ", b" -21 "), whole[:-1], whole[: _HEAD.size]):
         (tmp_path / "0-mail").write_bytes(text)
-        assert other.collect(HERE) == []
+        assert other.collect(HERE, PLACES) == []
     (tmp_path / "0-mail").write_bytes(whole)
-    assert len(other.collect(HERE)) == 1
+    assert len(other.collect(HERE, PLACES)) == 1

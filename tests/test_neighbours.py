@@ -18,8 +18,9 @@ import pytest
 
 import workers
 from helpers import in_processes, wait_until
-from truecount import BoundsError, Counter, Receipt, connect
+from truecount import BoundsError, Counter, Receipt, StoreUnavailableError, connect
 from truecount.mail import _HEAD, _HEADS, POSTED
+from truecount.record import Address
 from truecount.testing.faulty import ComparingStore
 
 PROCESSES, TIMES = 4, 100
@@ -59,6 +60,10 @@ def test_one_request_brings_what_others_wait_for(tmp_path: Path, folder: Path) -
     """Four processes that add at once make far fewer requests than additions."""
     efforts = race(tmp_path, PROCESSES, TIMES)
     assert sum(effort.writes for effort in efforts) < PROCESSES * TIMES * 2 / 3
+    with connect(f"sqlite:///{tmp_path}/counters.db") as store:
+        record = store.read(Address("mydomain", "hot"), timeout=5)
+    assert record is not None
+    assert len(record.ledger) == PROCESSES + 1  # nobody was in doubt, and took another name
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "another's", "no place"])
@@ -149,11 +154,11 @@ def test_a_forked_child_has_none_of_the_files(tmp_path: Path, folder: Path) -> N
 
 CARRIER = """
     import os, signal, sys
-    from truecount import Counter, connect
+    from truecount import Counter, CounterError, connect
     from truecount.neighbours import MyTurn
     from truecount.testing.faulty import ComparingStore
 
-    url, when = sys.argv[1:]
+    url, when, *name = sys.argv[1:]
 
     class Store(ComparingStore):
         def replace(self, *args, **options):
@@ -163,6 +168,8 @@ CARRIER = """
             if when == "after": os.kill(os.getpid(), signal.SIGKILL)
             return done
 
+    store = Store(connect(url))
+    store.url = name[0] if name else store.url
     collect = MyTurn.collect
 
     def wait(turn):
@@ -171,10 +178,20 @@ CARRIER = """
         sys.stdin.readline()
         batches = collect(turn)
         print(len(batches), flush=True)
+        if when == "held": store.hold(1)
+        if when in ("held", "down"): store.go_down()
         return batches
 
     MyTurn.collect = wait
-    print(int(Counter("mydomain", "hot", store=Store(connect(url))).add(1)), flush=True)
+    amount = 5 if when == "held" else 1
+    seconds = 1 if when in ("held", "down") else 20
+    try:
+        print(int(Counter("mydomain", "hot", store=store).add(amount, timeout=seconds)), flush=True)
+    except CounterError as error:
+        print(type(error).__name__, flush=True)
+    sys.stdin.readline()
+    store.mend()
+    print(store.release(), flush=True)
 """
 """A process that has the turn and collects what others post, and what befalls it then."""
 
@@ -182,9 +199,9 @@ CARRIER = """
 class Carrier:
     """Such a process, which waits before it collects."""
 
-    def __init__(self, url: str, when: str) -> None:
+    def __init__(self, url: str, when: str, *name: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(CARRIER), url, when],
+            [sys.executable, "-c", textwrap.dedent(CARRIER), url, when, *name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -197,6 +214,10 @@ class Carrier:
 
     def collect(self) -> int:
         """Have it collect, and go on; how many batches it found."""
+        return self.release()
+
+    def release(self) -> int:
+        """Have it send what it held back; how many requests that were."""
         assert self.process.stdin is not None
         print(file=self.process.stdin, flush=True)
         return int(self.says())
@@ -239,8 +260,8 @@ def carry(hot: Hot) -> Iterator[Carry]:
     """Starts such a process, and ends it with the test."""
     carriers: list[Carrier] = []
 
-    def start(when: str = "never") -> Carrier:
-        carriers.append(Carrier(hot[0], when))
+    def start(when: str = "never", url: str = hot[0], *name: str) -> Carrier:
+        carriers.append(Carrier(url, when, *name))
         return carriers[-1]
 
     yield start
@@ -262,15 +283,16 @@ def test_who_waits_is_answered_by_another(folder: Path, hot: Hot, carry: Carry) 
     """What was sent along has its receipt, and its process has made no request at all."""
     _, c, store = hot
     carrier = carry()
-    before = store.writes
     posting = Posting(c, folder, 5)
+    store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "1"
     receipt = posting.end()
     assert isinstance(receipt, Receipt)
     assert (receipt.before, receipt.after) == (1, 6)
-    assert c.value == c.refresh() == 6
-    assert store.writes == before
+    assert c.value == 6
+    store.mend()
+    assert c.refresh() == 6
 
 
 def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None:
@@ -278,12 +300,12 @@ def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None
     _, c, store = hot
     c.limit(maximum=1)
     carrier = carry()
-    before = store.writes
     posting = Posting(c, folder)
+    store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "1"
     assert isinstance(posting.end(), BoundsError)
-    assert store.writes == before
+    store.mend()
     c.limit(maximum=None)
     assert c.refresh() == 1
 
@@ -301,6 +323,47 @@ def test_killed_before_it_answers(
     assert posting.end() == c.refresh() == value
     assert store.writes == before + (when == "before")
     assert carrier.process.wait(30) == -signal.SIGKILL
+
+
+def test_a_request_that_lands_when_all_is_over(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What one refusal has denied is not done by the request of another who gave up."""
+    _, c, _ = hot
+    c.limit(minimum=0)
+    carrier = carry("held")
+    posting = Posting(c, folder, -1)
+    assert carrier.collect() == 1
+    assert carrier.says() == "OutcomeUnknownError"
+    assert isinstance(posting.end(), BoundsError)
+    assert carrier.release() == 1
+    assert c.refresh() == 0  # and not 4
+
+
+def test_a_store_that_is_down_leaves_nobody_in_doubt(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What was collected for a request that was refused before it acted, was never sent."""
+    _, c, store = hot
+    carrier = carry("down")
+    posting = Posting(c, folder, timeout=3)
+    store.go_down()
+    assert carrier.collect() == 1
+    assert carrier.says() == "StoreUnavailableError"
+    assert isinstance(posting.end(), StoreUnavailableError)
+
+
+def test_another_store_by_the_same_name(
+    tmp_path: Path, folder: Path, hot: Hot, carry: Carry
+) -> None:
+    """Where one URL leads to two stores, by the environment maybe, each gets its own changes."""
+    url, c, _ = hot
+    with connect(f"sqlite:///{tmp_path}/other.db") as other:
+        store = ComparingStore(other)
+        store.url = "dynamodb://us-east-1/counters"
+        counter = Counter("mydomain", "hot", store=store)
+        carrier = carry("never", url, store.url)
+        posting = Posting(counter, folder, 5)
+        assert carrier.collect() == 1
+        assert carrier.says() == "1"
+        assert posting.end() == counter.refresh() == 5
+        assert c.refresh() == 1
 
 
 def test_stopped_before_it_sends(folder: Path, hot: Hot, carry: Carry) -> None:
@@ -327,26 +390,41 @@ def test_out_of_time_before_it_is_collected(folder: Path, hot: Hot, carry: Carry
 def test_killed_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
     """What a process had posted that is killed is sent once, or not at all."""
     url, c, _ = hot
-    carrier = carry()
     code = (
         "import sys; from truecount import Counter, connect; "
         "from truecount.testing.faulty import ComparingStore; "
-        "Counter('mydomain', 'hot', store=ComparingStore(connect(sys.argv[1]))).add(5, timeout=20)"
+        "c = Counter('mydomain', 'hot', store=ComparingStore(connect(sys.argv[1]))); "
+        "print(c.add(5), flush=True); sys.stdin.readline(); c.add(5, timeout=20)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, url]) as victim:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as victim:
+        assert victim.stdout is not None
+        assert victim.stdin is not None
+        assert victim.stdout.readline() == "5\n"
+        carrier = carry()
+        print(file=victim.stdin, flush=True)
         wait_until(lambda: POSTED in Posting.states(folder), "that it is posted")
         victim.kill()
     collected = carrier.collect()
-    assert carrier.says() == "1"
-    assert c.refresh() == 1 + 5 * collected
-    assert c.add(1) == 2 + 5 * collected
+    assert carrier.says() == "6"
+    assert c.refresh() == 6 + 5 * collected
+    assert c.add(1) == 7 + 5 * collected
 
 
 def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
     """Whose thread is struck while its batch is posted has it once, or not at all."""
     _, c, _ = hot
     carrier = carry()
+    others = threading.enumerate()
     posting = Posting(c, folder, 5)
+
+    def waits() -> bool:
+        """Whether the thread that waits in flock runs; until then it would be struck instead."""
+        started = [thread for thread in threading.enumerate() if thread not in others]
+        return any(thread.ident and "_serve" in thread.name for thread in started)
+
+    wait_until(waits, "somebody waits")
     ident = ctypes.c_ulong(posting.thread.ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
     collected = carrier.collect()

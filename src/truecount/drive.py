@@ -158,8 +158,12 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
             return turn.collect()
         case Replace():
             turn.sends(step.new)
-            answer = store.carry_out(step, left)
-            turn.sent(step.new, done=answer is True)
+            try:
+                answer = store.carry_out(step, left)
+            except CounterError:
+                turn.sent(None)
+                raise
+            turn.sent(step.new if answer is True else None)
             return answer
         case Gather(ticket):
             gate = closed()

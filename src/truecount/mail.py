@@ -4,7 +4,7 @@ Whoever waits for its turn posts its batch there. The one who has the turn
 collects what was posted, sends it along with its own, and answers. It also
 leaves the record that it has written, which the next one need not read.
 
-Nothing here has to be right for a count to be right: who finds its batch
+Anybody may be killed at any moment, and the file be lost: who finds its batch
 collected and not answered asks the store, where its receipt is or is not.
 """
 
@@ -17,7 +17,7 @@ import os
 import struct
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from truecount.change import DECIDED, Add, Answer, Batch
@@ -27,17 +27,20 @@ from truecount.settle import repeat
 
 __all__ = ["Letter", "Mail"]
 
-PLACES: Final = 16
-"""How many batches may be posted at once; who finds no place waits for its turn without."""
+PLACES: Final = 64
+"""How many batches may lie there at once; who finds no place waits for its turn without."""
 
-SIZE: Final = 4096
-"""Bytes that one of them has there."""
+SIZE: Final = 8192
+"""Bytes that one of them has there: enough for an answer with values and bounds of 500 digits."""
 
 NAP: Final = 0.00002
 """Seconds between two looks."""
 
-ATTEMPTS: Final = 20
-"""How often somebody is waited for who keeps the lock, which is never had for long."""
+BRIEFLY: Final = 0.001
+"""Seconds to wait for who has the lock, by those who can do without."""
+
+PATIENTLY: Final = 0.1
+"""Seconds to wait for it by the others. It is not had for long, but by who is stopped meanwhile."""
 
 LIFE: Final = 1.0
 """Seconds for which a batch can be collected at most."""
@@ -55,14 +58,18 @@ ANSWERED: Final = 3
 _HEAD: Final = struct.Struct("<Bd16s")
 _HEADS: Final = _HEAD.size * PLACES
 _LEFT: Final = SIZE * (PLACES + 1)  # where the record is left; the heads have what is before them
-_ERRORS: Final = OSError, ValueError, DamagedRecordError, struct.error
+_ERRORS: Final = OSError, ValueError, DamagedRecordError
 
 
 class Letter(NamedTuple):
-    """A batch that was posted, and the ``place`` and ``mark`` by which it is answered."""
+    """A batch that was posted, and the ``place`` and ``mark`` by which it is answered.
+
+    It may be collected, and sent for the first time, ``until`` an instant of the monotonic clock.
+    """
 
     place: int
     mark: bytes
+    until: float
     batch: Batch
 
 
@@ -76,7 +83,14 @@ class Mail:
     def __init__(self, path: str) -> None:
         # Kept open, and never cut short: ext4 writes out at once what takes a cut file's place.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        weakref.finalize(self, os.close, self._file).atexit = False  # daemon threads go on
+        self._close = weakref.finalize(self, os.close, self._file)
+        self._close.atexit = False  # daemon threads go on
+        _all.add(self)
+
+    def forget(self) -> None:
+        """Close the file, which is the parent's: nothing comes of anything any more."""
+        self._close()
+        self._file = -1
 
     # The record
 
@@ -102,20 +116,21 @@ class Mail:
         amounts = [change.amount for change in batch.changes if isinstance(change, Add)]
         text = " ".join(map(str, (*batch[:3], *amounts)))
         mark = hashlib.sha256(counter + repr(batch[:2]).encode()).digest()[:16]
-        now = time.monotonic()
         letter = None
-        with contextlib.suppress(*_ERRORS), self._locked():
+        with contextlib.suppress(*_ERRORS), self._locked(BRIEFLY):
+            now = time.monotonic()  # not before, or what was posted meanwhile seems to be to come
             for place, (state, until, _) in enumerate(self._heads()):
                 if state == FREE or not now - GRACE < until <= now + LIFE:
                     if self._write(counter, SIZE * (place + 1), text, SIZE):
-                        letter = Letter(place, mark, batch)  # from here on it may be collected
-                        self._set(place, POSTED, now + min(seconds, LIFE), mark)
+                        until = now + min(seconds, LIFE)
+                        letter = Letter(place, mark, until, batch)
+                        self._set(place, POSTED, until, mark)  # if it is struck here, it may be
                     break
         return letter
 
     def take_back(self, counter: bytes, letter: Letter) -> Answer | bool:
         """What became of it: the answer, or whether nobody has sent it, nor will."""
-        with contextlib.suppress(*_ERRORS), self._locked():
+        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
             state, _, mark = self._heads()[letter.place]
             if mark == letter.mark:
                 self._set(letter.place, FREE, 0.0, bytes(16))
@@ -126,6 +141,13 @@ class Mail:
                 return state == POSTED
         return False
 
+    def is_empty(self) -> bool:
+        """Whether nothing is posted at all."""
+        try:  # suppress() takes longer than all the rest
+            return POSTED not in self._states()
+        except OSError:
+            return True
+
     def gather(self, crowd: float, seconds: float) -> None:
         """Wait until there are as many batches as ``crowd``, for so many ``seconds`` at most."""
         end = time.monotonic() + seconds
@@ -135,57 +157,61 @@ class Mail:
                     break
                 time.sleep(NAP)
 
-    def collect(self, counter: bytes) -> list[Letter]:
-        """What was posted about ``counter``, which is to be answered or put back."""
+    def collect(self, counter: bytes, most: int) -> list[Letter]:
+        """What was posted about ``counter``, ``most`` of it: to be answered, or put back."""
         letters: list[Letter] = []
         with contextlib.suppress(*_ERRORS):
-            if POSTED not in self._states():
-                return letters  # as most often
-            with self._locked():
+            if self.is_empty():
+                return letters
+            with self._locked(BRIEFLY):
                 now = time.monotonic()
                 for place, (state, until, mark) in enumerate(self._heads()):
-                    if state != POSTED or not now < until <= now + LIFE:
+                    if state != POSTED or not now < until <= now + LIFE or len(letters) >= most:
                         continue
                     text = self._read(counter, SIZE * (place + 1), SIZE)
                     if text is not None:  # else it is about another counter
-                        letter = Letter(place, mark, _batch(text))
+                        letter = Letter(place, mark, until, _batch(text))
                         self._set(place, COLLECTED, until, mark)
                         letters.append(letter)
         return letters
 
-    def answer(self, counter: bytes, letter: Letter, record: Record) -> None:
-        """Tell that ``record``, which has the receipt, was written."""
-        short = record._replace(ledger=record.ledger.about(letter.batch.writer))
-        self._close(counter, letter, ANSWERED, _text(short))
+    def answer(self, counter: bytes, letters: Iterable[Letter], record: Record) -> None:
+        """Tell that ``record``, which has their receipts, was written."""
+        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
+            for letter in self._awaited(letters):
+                about = record.ledger.about(letter.batch.writer)
+                text = _text(record._replace(ledger=about))
+                if self._write(counter, SIZE * (letter.place + 1), text, SIZE):
+                    self._set(letter.place, ANSWERED, letter.until, letter.mark)
 
-    def put_back(self, counter: bytes, letter: Letter) -> None:
-        """Tell that it was not sent, nor will be."""
-        self._close(counter, letter, POSTED, None)
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        """Tell that they were not sent, nor will be."""
+        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
+            for letter in self._awaited(letters):
+                self._set(letter.place, POSTED, letter.until, letter.mark)
 
-    def _close(self, counter: bytes, letter: Letter, state: int, text: str | None) -> None:
-        with contextlib.suppress(*_ERRORS), self._locked():
-            found, until, mark = self._heads()[letter.place]
-            if found != COLLECTED or mark != letter.mark:
-                return  # nobody waits for it any more
-            if text is None or self._write(counter, SIZE * (letter.place + 1), text, SIZE):
-                self._set(letter.place, state, until, mark)
+    def _awaited(self, letters: Iterable[Letter]) -> list[Letter]:
+        """Those of which somebody still wants to know. Under the lock."""
+        heads = [(state, mark) for state, _, mark in self._heads()]
+        return [letter for letter in letters if heads[letter.place] == (COLLECTED, letter.mark)]
 
     # The file
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Have the batches to oneself. `OSError` when somebody, stopped maybe, keeps them."""
-        for attempt in range(ATTEMPTS):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(NAP)
+    def _locked(self, seconds: float) -> Iterator[None]:
+        """Have the batches to oneself. `OSError` when somebody keeps them for so long."""
+        end = time.monotonic() + seconds
         try:
+            while True:
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(NAP)
             yield
-        finally:
+        finally:  # even if it was not had: who is struck in between does not know
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _states(self) -> bytes:
@@ -214,6 +240,17 @@ class Mail:
         return True
 
 
+_all: weakref.WeakSet[Mail] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for mail in _all:
+        mail.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def _batch(text: str) -> Batch:
     writer, *numbers = text.split(" ")
     number, since, *amounts = map(int, numbers)
@@ -221,8 +258,20 @@ def _batch(text: str) -> Batch:
 
 
 def _seal(counter: bytes, text: bytes) -> bytes:
-    """What shows that ``text`` is whole, and about that counter."""
-    return hashlib.sha256(b"truecount 3" + counter + text).digest()
+    """What shows that ``text`` is whole, about that counter, and of this life of the machine."""
+    return hashlib.sha256(b"truecount 3" + _BOOT + counter + text).digest()
+
+
+def _boot() -> bytes:
+    """What is another each time that the machine is started, where that can be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+_BOOT: Final = _boot()
 
 
 def _text(record: Record) -> str:

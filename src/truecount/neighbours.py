@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from truecount.change import Answer, Batch
@@ -47,6 +47,9 @@ GRUDGE: Final = 5.0
 MOMENT: Final = 0.0005
 """Seconds for which who has the turn waits for those who posted a batch a moment ago."""
 
+MOST: Final = 16
+"""Batches of others that travel in one request, at most."""
+
 FADE: Final = 0.25
 """What is taken off their number with each turn to which they did not come."""
 
@@ -62,9 +65,8 @@ class MyTurn:
         self._place: Place | None = None
         self._counter = b""
         self._posted: Letter | None = None  # where our own batch lies
-        self._letters: list[Letter] = []  # that were collected
-        self._sent: set[Letter] = set()  # of those, what may be on its way
-        self._wrote: Record | None = None  # what the store holds, as far as is known
+        self._letters: dict[Letter, bool] = {}  # collected; and whether it may be on its way
+        self._brought: list[Letter] = []  # those for which that is new, with the latest request
 
     def take(
         self, store: Store, address: Address, batch: Batch | None, timeout: float | None
@@ -82,7 +84,7 @@ class MyTurn:
         self._queue, self._place, self._counter = queue, Place(), counter
         patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
         if batch is not None:
-            self._place.before_waiting = partial(self._post, batch, patience)
+            self._place.before_waiting = lambda: self._post(batch, patience)
         mine = False
         try:
             queue.turn.take(self._place, patience)
@@ -92,6 +94,7 @@ class MyTurn:
             queue.shunned = time.monotonic() + GRUDGE
         except StoreError:
             pass
+        self._place.before_waiting = None  # or it would keep this one, which keeps it
         answer, doubt = self._take_back()
         if answer is not None or not mine:
             self.give()
@@ -103,25 +106,42 @@ class MyTurn:
     def collect(self) -> tuple[Batch, ...]:
         """The batches of those who wait for the turn, as far as this one has it."""
         queue = self._queue
-        if queue is None:
+        if queue is None or (queue.quiet >= QUIET and queue.mail.is_empty()):
             return ()
         if queue.quiet < QUIET and not self._letters:
             queue.mail.gather(queue.crowd, MOMENT)
-        self._letters += queue.mail.collect(self._counter)
+        new = queue.mail.collect(self._counter, MOST - len(self._letters))
+        self._letters.update(dict.fromkeys(new, False))
         queue.crowd = max(len(self._letters), queue.crowd - FADE)
-        return tuple([letter.batch for letter in self._letters])
+        now = time.monotonic()
+        return tuple([letter.batch for letter in self._letters if now < letter.until])
 
     def sends(self, record: Record) -> None:
         """Take note that ``record`` is about to be sent."""
-        self._sent.update(letter for letter in self._letters if _has(record, letter.batch))
+        if not self._letters:
+            return  # as most often
+        sure = [letter for letter, doubt in self._letters.items() if not doubt]
+        self._brought = [letter for letter in sure if _has(record, letter.batch)]
+        self._letters.update(dict.fromkeys(self._brought, True))
 
-    def sent(self, record: Record, *, done: bool) -> None:
-        """Take note of what came of it: whether the store holds ``record`` now."""
-        self._wrote = record if done else None
-        if self._queue is not None and (self._letters or not done):
-            self._queue.quiet = 0
-        if done:
-            self.give()  # before those are told who stand in line here
+    def sent(self, record: Record | None) -> None:
+        """Take note that the store holds ``record`` now; None: that it has not taken it."""
+        queue = self._queue
+        if queue is None:
+            return
+        if record is None:
+            queue.quiet = 0
+            self._letters.update(dict.fromkeys(self._brought, False))
+            self._put_back(queue)
+            return
+        if self._letters:
+            queue.quiet = 0
+        if queue.quiet < QUIET:
+            queue.mail.leave(self._counter, record)
+            answered = [letter for letter in self._letters if _has(record, letter.batch)]
+            if answered:
+                queue.mail.answer(self._counter, answered, record)
+        self.give()  # before those are told who stand in line here
 
     def give(self) -> None:
         """Let the next one have it; may be repeated."""
@@ -129,7 +149,7 @@ class MyTurn:
         if queue is not None and place is not None:
             try:
                 self._take_back()
-                self._answer(queue)
+                self._put_back(queue)
             finally:
                 queue.turn.give(place)
             self._queue = None
@@ -146,16 +166,15 @@ class MyTurn:
         found = self._queue.mail.take_back(self._counter, letter)
         return (None, not found) if isinstance(found, bool) else (found, False)
 
-    def _answer(self, queue: _Queue) -> None:
-        wrote, letters = self._wrote, self._letters
-        self._wrote, self._letters = None, []
-        if wrote is not None and queue.quiet < QUIET:
-            queue.mail.leave(self._counter, wrote)
-        for letter in letters:
-            if wrote is not None and _has(wrote, letter.batch):
-                queue.mail.answer(self._counter, letter, wrote)
-            elif letter not in self._sent:
-                queue.mail.put_back(self._counter, letter)
+    def _put_back(self, queue: _Queue) -> None:
+        """Leave to others what was not sent."""
+        if not self._letters:
+            return
+        unsent = [letter for letter, doubt in self._letters.items() if not doubt]
+        if unsent:
+            queue.mail.put_back(unsent)
+            for letter in unsent:
+                del self._letters[letter]
 
 
 def _has(record: Record, batch: Batch) -> bool:

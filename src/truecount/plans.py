@@ -204,6 +204,11 @@ def may_post(sealed: Sealed) -> bool:
     return not (sealed.in_doubt or batch.keys) and set(map(type, batch.changes)) == {Add}
 
 
+def may_carry(batch: Batch) -> bool:
+    """Whether others' batches may travel with it: what it makes is a value, and no keys."""
+    return not batch.keys and type(batch.changes[0]) not in ALONE
+
+
 def may_be_sent(turn: Queued) -> bool:
     """Whether the batch that was posted may be on its way, or may be sent still."""
     return turn.doubt
@@ -272,9 +277,10 @@ def _by_condition(
                 return answer, record
             fresh = True  # a refusal is justified by what is true now, not by what was known
             continue
-        if ground.carries and not new.deleted and type(batch.changes[0]) not in ALONE:
+        if ground.carries and may_carry(batch) and not new.deleted:
             others: tuple[Batch, ...] = yield Collect(address)
-            new = carry(new, others, ground.clock(), ground.keep)
+            if others:
+                new = carry(new, others, ground.clock(), ground.keep)
 
         doubt = sealed.tried
         sealed.tried = NOWHERE if record is None else record.stamp  # whatever happens meanwhile

@@ -8,7 +8,6 @@ show what happens without it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 
 from truecount.change import (
     ABSENT,
@@ -124,14 +123,13 @@ def carry(record: Record, batches: Iterable[Batch], now: int, keep: int = WRITER
     """What ``batches`` of others make of ``record``, which is about to be written.
 
     Their receipts are in it, of refusals too: who waits for them asks nothing else. One whose
-    receipt the record has, or may have had, is left out. So are all but as many as a quarter of
-    the writers that it remembers: others' receipts must not be forgotten before they are seen.
+    receipt it has already is left out, and so is a stranger's.
     """
-    keys = record.keys
-    for batch in islice(batches, max(keep // 4, 1)):
-        new, _ = settle(record, batch._replace(fence=True), now, keep)
-        record = new or record
-    return record._replace(keys=keys) if keys else record
+    for batch in batches:
+        if is_at_home(record, batch):
+            new, _ = settle(record, batch._replace(fence=True), now, keep)
+            record = new or record
+    return record
 
 
 def follow(view: View, value: str, batch: Batch, now: int) -> tuple[str, str, Answer] | None:
@@ -187,6 +185,14 @@ def is_unknowable(batch: Batch) -> bool:
 def is_forgotten(record: Record, batch: Batch) -> bool:
     """Whether the receipt of an earlier attempt of ``batch`` may have been there and is gone."""
     return record.horizon > batch.since
+
+
+def is_at_home(record: Record, batch: Batch) -> bool:
+    """Whether ``batch`` is meant for this very ``record``: its writer has written there before.
+
+    Two stores may go by one URL, as those of two accounts do, or what the environment names.
+    """
+    return record.ledger.number(batch.writer) >= 0
 
 
 def is_vain(record: Record, batch: Batch) -> bool:

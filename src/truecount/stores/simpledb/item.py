@@ -223,7 +223,7 @@ def layout(
     for writer, line in lines.items():
         if writer not in slots:
             slots[writer] = next(free)
-        if line not in there:  # one, but for records that come from elsewhere
+        if line not in there:  # one, unless others' batches travel along
             pairs |= _chunks(f"{_WRITER}{slots[writer]:02}", line)
     keys = dict(item.keys)
     for slot in key_slots:

@@ -319,6 +319,12 @@ class _TakenForUnsent(_Patched):
         return [(plans, "may_be_sent", lambda turn: False)]
 
 
+@_without("strangers", "what another process sends along is meant for another store")
+class _AnyWriter(_Patched):
+    def replacements(self) -> list[tuple[Any, str, Any]]:
+        return [(settle, "is_at_home", lambda record, batch: True)]
+
+
 @_without("answers by others", "what another process sends is answered before the store has it")
 class _HastyAnswers(World):
     def advance(self, task: Task, result: Any, problem: BaseException | None = None) -> None:

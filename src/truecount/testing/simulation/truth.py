@@ -94,6 +94,8 @@ class Truth:
             after = consequence(state, change)
             if after is REFUSED:
                 continue
+            if id(change) not in self.calls:
+                raise Violation(f"nobody has asked this store for it: {change}")
             call = self.calls[id(change)]
             call.applied += 1
             call.before = 0 if state is GONE else state[0]

@@ -109,10 +109,11 @@ Finish: TypeAlias = Callable[[Task, Any, BaseException | None], None]
 class Message:
     """A step on its way to the store, and who waits for its result (None: nobody).
 
-    It brings what the ``letters`` of others make of the record along with its own ``batch``.
+    It brings what the ``letters`` of others make of the record along with its own ``batch``;
+    the ``first`` of these were not brought before.
     """
 
-    __slots__ = ("batch", "letters", "sent", "step", "task")
+    __slots__ = ("batch", "first", "letters", "sent", "step", "task")
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ class Message:
         self.step = step  # None: only to wake the task
         self.batch = batch
         self.letters = letters
+        self.first = [letter for letter in letters if not letter.sent]
         self.sent = sent
 
     def again(self) -> Message:
@@ -252,13 +254,14 @@ class World:
                 self.pool.append(message.again())
             if type(step) is Replace and result is True:
                 self.answer(step.new, message.letters)
+            elif type(step) is Replace:
+                self.put_back(task, message.first)
             self.advance(task, result)
-        elif chance < self.odds_refused:
-            self.tally["refused"] += 1
-            self.advance(task, None, StoreUnavailableError("refused"))
         elif chance < self.odds_full:
             self.tally["refused"] += 1
-            self.advance(task, None, StoreFullError("full"))
+            self.put_back(task, message.first)
+            error = StoreUnavailableError if chance < self.odds_refused else StoreFullError
+            self.advance(task, None, error("refused"))
         elif chance < self.odds_lost:
             self.tally["requests lost"] += 1
             self.advance(task, None, _ambiguous())
@@ -348,6 +351,8 @@ class World:
                 if type(step) is Replace and batch is not None:
                     letters = self.brought(task, step, batch)
                 message = Message(task, step, batch, letters, self.store.tick)
+                for letter in letters:
+                    letter.sent = True
             task.message = message
             self.pool.append(message)
 
@@ -379,7 +384,17 @@ class World:
         for letter in [each for each in self.letters if self.random() < 0.7]:
             self.letters.remove(letter)
             task.letters.append(letter)
+        if self.random() < 0.05:
+            task.letters.append(self.stranger())
         return tuple([letter.batch for letter in task.letters])
+
+    def stranger(self) -> Letter:
+        """A batch that is meant for another store, which goes by the same URL."""
+        self.names += 1
+        since = 0 if self.store.record is None else self.store.record.stamp.revision
+        letter = Letter(Batch(f"writer{self.names}", 1, since, (Add(1),)))
+        letter.awaited = False
+        return letter
 
     def brought(self, task: Task, step: Replace, own: Batch) -> tuple[Letter, ...]:
         """The letters whose batches ``step`` brings along; they are not put back any more."""
@@ -387,10 +402,10 @@ class World:
         for letter in task.letters:
             writer, number = letter.batch[:2]
             assert step.old is not None  # nothing is sent along with a creation
-            if step.old.ledger.number(writer) < number == step.new.ledger.number(writer):
-                letter.sent = True
-                if (writer, number) != own[:2]:  # a retry may find itself there
-                    letters.append(letter)
+            known = step.old.ledger.number(writer)
+            # A retry may find itself there.
+            if (writer, number) != own[:2] and known < number == step.new.ledger.number(writer):
+                letters.append(letter)
         return tuple(letters)
 
     def answer(self, record: Record, letters: tuple[Letter, ...]) -> None:
@@ -404,7 +419,15 @@ class World:
         """A call is at its end: what it has collected and not sent is put back."""
         del task.client.tasks[task]
         self.take_back(task)
-        self.letters += [each for each in task.letters if each.awaited and not each.sent]
+        self.put_back(task, [])
+
+    def put_back(self, task: Task, refused: list[Letter]) -> None:
+        """Put back what was not sent, or only with the request that was ``refused`` now."""
+        for letter in refused:
+            letter.sent = False
+        unsent = [letter for letter in task.letters if not letter.sent]
+        task.letters = [letter for letter in task.letters if letter.sent]
+        self.letters += [letter for letter in unsent if letter.awaited]
 
     def wake(self, task: Task) -> None:
         """Call a caller who waits in line."""
