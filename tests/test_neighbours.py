@@ -382,7 +382,7 @@ def test_out_of_time_before_it_is_collected(folder: Path, hot: Hot, carry: Carry
     """Who waits for its turn in vain takes its batch back, and sends it by itself."""
     _, c, _ = hot
     carrier = carry()
-    assert Posting(c, folder, timeout=0.5).end() == 1
+    assert Posting(c, folder, timeout=2).end() == 1
     assert carrier.collect() == 0
     assert carrier.says() == "2"
 
