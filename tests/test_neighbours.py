@@ -18,7 +18,7 @@ import pytest
 
 import workers
 from helpers import in_processes, wait_until
-from truecount import BoundsError, Counter, Receipt, StoreUnavailableError, connect
+from truecount import BoundsError, Counter, Receipt, StoreUnavailableError, connect, neighbours
 from truecount.mail import _HEAD, _HEADS, POSTED
 from truecount.record import Address
 from truecount.testing.faulty import ComparingStore
@@ -32,6 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", None)
+    # One of 1,024 numbers may be that of an earlier test's counter, whose files are elsewhere.
+    monkeypatch.setattr(neighbours, "_queues", {})
     return tmp_path / "tmp" / f"truecount-{os.getuid()}"
 
 
