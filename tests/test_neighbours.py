@@ -10,17 +10,23 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import pytest
 
 import workers
 from helpers import in_processes, wait_until
 from truecount import BoundsError, Counter, Receipt, StoreUnavailableError, connect, neighbours
-from truecount.mail import _HEAD, _HEADS, POSTED
+from truecount.change import Add, Batch
+from truecount.combine import SENT, Line
+from truecount.mail import _HEAD, _HEADS, POSTED, Letter, Mail
+from truecount.neighbours import MyTurn
 from truecount.record import Address
+from truecount.settle import carry as carry_along
+from truecount.stores.base import Store
 from truecount.testing.faulty import ComparingStore
 
 PROCESSES, TIMES = 4, 100
@@ -434,3 +440,117 @@ def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> Non
     assert c.refresh() == 1 + 5 * collected
     assert c.add(1) == 2 + 5 * collected
     assert isinstance(posting.end(), KeyboardInterrupt)
+
+
+def test_struck_when_it_is_answered(
+    folder: Path, hot: Hot, carry: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that strikes between the answer and its delivery says what was sent."""
+    _, c, store = hot
+    carrier = carry()
+
+    def strike(*_: object) -> NoReturn:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Line, "_deliver", strike)
+    posting = Posting(c, folder, 5)
+    store.go_down()
+    assert carrier.collect() == 1
+    struck = posting.end()
+    assert isinstance(struck, KeyboardInterrupt)
+    assert SENT in struck.__notes__
+    store.mend()
+    assert c.add(1) == 7
+
+
+class Holder:
+    """Somebody who has the turn, and what another has posted meanwhile."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.address = Address("mydomain", "hot")
+        self.turn = MyTurn()
+        self.turn.take(store, self.address, None, 5)
+        self.counter = neighbours._name(store.url, self.address)
+        (path,) = folder.glob("*-mail")
+        self.mail = Mail(str(path))
+        record = store.read(self.address, timeout=5)
+        assert record is not None
+        batch = Batch(record.stamp.writer, record.stamp.number + 1, 0, (Add(1),))
+        letter = self.mail.post(self.counter, batch, 1)
+        assert letter is not None
+        self.letter = letter
+        self.carried = carry_along(record, [batch], 0)
+
+    def is_unsent(self) -> bool:
+        """What its owner hears."""
+        return self.mail.take_back(self.counter, self.letter) is True
+
+
+@pytest.fixture
+def holder(folder: Path, hot: Hot) -> Iterator[Holder]:
+    """The one who has the turn at that counter."""
+    holder = Holder(folder, hot[2])
+    yield holder
+    holder.turn.give()
+
+
+def test_lost_and_then_refused(holder: Holder) -> None:
+    """What a request has brought of which nobody knows is not put back for a later refusal."""
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)  # and nothing is heard of it
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)
+    holder.turn.refused()
+    holder.turn.refused()
+    holder.turn.give()
+    assert not holder.is_unsent()
+
+
+def test_refused_and_then_lost(holder: Holder) -> None:
+    """What was put back, and collected again, is in doubt when nobody knows of the request."""
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)
+    holder.turn.refused()
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)
+    holder.turn.give()
+    assert not holder.is_unsent()
+
+
+def test_what_was_put_back_is_no_longer_ones_own(holder: Holder) -> None:
+    """Who has put a batch back does not do so again, when the next one has it on its way."""
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)
+    holder.turn.refused()
+    assert len(holder.mail.collect(holder.counter, 1)) == 1
+    holder.turn.sends(holder.carried)
+    holder.turn.refused()
+    holder.turn.give()
+    assert not holder.is_unsent()
+
+
+def test_put_back_while_it_is_struck(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, when it was struck just after it had put it back."""
+    assert len(holder.turn.collect()) == 1
+    put_back = Mail.put_back
+
+    def strike(mail: Mail, letters: list[Letter]) -> NoReturn:
+        monkeypatch.undo()
+        put_back(mail, letters)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Mail, "put_back", strike)
+    with pytest.raises(KeyboardInterrupt):
+        holder.turn.give()
+    assert len(holder.mail.collect(holder.counter, 1)) == 1
+    holder.turn.give()
+    assert not holder.is_unsent()
+
+
+def test_what_is_past_is_not_sent_again(holder: Holder) -> None:
+    """Somebody who goes on and on does not take others' batches along for ever."""
+    assert len(holder.turn.collect()) == 1
+    holder.turn.sends(holder.carried)
+    time.sleep(1.01)
+    assert holder.turn.collect() == ()

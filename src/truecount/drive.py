@@ -161,9 +161,12 @@ def _carry_out(step: Step, store: Store, deadline: float | None, turn: MyTurn) -
             try:
                 answer = store.carry_out(step, left)
             except CounterError:
-                turn.sent(None)
+                turn.refused()
                 raise
-            turn.sent(step.new if answer is True else None)
+            if answer is True:
+                turn.wrote(step.new)
+            else:
+                turn.refused()
             return answer
         case Gather(ticket):
             gate = closed()

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import struct
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from truecount.change import DECIDED, Add, Answer, Batch
 from truecount.errors import DamagedRecordError
@@ -26,6 +27,10 @@ from truecount.record import Ledger, Record
 from truecount.settle import repeat
 
 __all__ = ["Letter", "Mail"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
 
 PLACES: Final = 64
 """How many batches may lie there at once; who finds no place waits for its turn without."""
@@ -73,11 +78,39 @@ class Letter(NamedTuple):
     batch: Batch
 
 
+def _locked(
+    seconds: float, otherwise: U
+) -> Callable[[Callable[Concatenate[Mail, P], T]], Callable[Concatenate[Mail, P], T | U]]:
+    """Has a method wait for the lock, for so long; ``otherwise`` is what it returns in vain.
+
+    No context manager: struck on its way out, it would keep the lock as long as it is kept.
+    """
+
+    def decorate(
+        method: Callable[Concatenate[Mail, P], T],
+    ) -> Callable[Concatenate[Mail, P], T | U]:
+        @functools.wraps(method)
+        def locked(mail: Mail, /, *args: P.args, **options: P.kwargs) -> T | U:
+            try:
+                try:
+                    mail.lock(seconds)
+                    return method(mail, *args, **options)
+                finally:  # even if it was not had: who is struck in between does not know
+                    fcntl.flock(mail._file, fcntl.LOCK_UN)
+            except _ERRORS:
+                return otherwise
+
+        return locked
+
+    return decorate
+
+
 class Mail:
     """The file at ``path``. Those of one number share it, so that all in it is sealed.
 
     Errors are swallowed: what could not be posted was not, and what cannot be
-    told is in doubt.
+    told is in doubt. The lock is a process's: of its threads only the one who has
+    the turn among them may use it.
     """
 
     def __init__(self, path: str) -> None:
@@ -89,15 +122,15 @@ class Mail:
 
     def forget(self) -> None:
         """Close the file, which is the parent's: nothing comes of anything any more."""
-        self._close()
         self._file = -1
+        self._close()
 
     # The record
 
     def left(self, counter: bytes) -> Record | None:
         """What the last one left of ``counter``."""
         with contextlib.suppress(*_ERRORS):
-            text = self._read(counter, _LEFT, os.fstat(self._file).st_size)
+            text = self._read(counter, _LEFT, os.fstat(self._file).st_size - _LEFT)
             return None if text is None else _record(text)
         return None  # nobody has left one, or was killed over it, or it is another version's
 
@@ -108,6 +141,7 @@ class Mail:
 
     # Batches
 
+    @_locked(BRIEFLY, None)
     def post(self, counter: bytes, batch: Batch, seconds: float) -> Letter | None:
         """Have ``batch``, additions without keys, sent by another within so many ``seconds``.
 
@@ -116,30 +150,29 @@ class Mail:
         amounts = [change.amount for change in batch.changes if isinstance(change, Add)]
         text = " ".join(map(str, (*batch[:3], *amounts)))
         mark = hashlib.sha256(counter + repr(batch[:2]).encode()).digest()[:16]
-        letter = None
-        with contextlib.suppress(*_ERRORS), self._locked(BRIEFLY):
-            now = time.monotonic()  # not before, or what was posted meanwhile seems to be to come
-            for place, (state, until, _) in enumerate(self._heads()):
-                if state == FREE or not now - GRACE < until <= now + LIFE:
-                    if self._write(counter, SIZE * (place + 1), text, SIZE):
-                        until = now + min(seconds, LIFE)
-                        letter = Letter(place, mark, until, batch)
-                        self._set(place, POSTED, until, mark)  # if it is struck here, it may be
-                    break
-        return letter
+        now = time.monotonic()  # under the lock, or what was posted meanwhile seems to be to come
+        for place, (state, until, _) in enumerate(self._heads()):
+            if state == FREE or not now - GRACE < until <= now + LIFE:
+                if not self._write(counter, SIZE * (place + 1), text, SIZE):
+                    return None
+                letter = Letter(place, mark, now + min(seconds, LIFE), batch)
+                with contextlib.suppress(OSError):  # then it may be there or not
+                    self._move(letter, POSTED)
+                return letter
+        return None
 
+    @_locked(PATIENTLY, False)
     def take_back(self, counter: bytes, letter: Letter) -> Answer | bool:
         """What became of it: the answer, or whether nobody has sent it, nor will."""
-        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
-            state, _, mark = self._heads()[letter.place]
-            if mark == letter.mark:
-                self._set(letter.place, FREE, 0.0, bytes(16))
-                if state == ANSWERED:
-                    text = self._read(counter, SIZE * (letter.place + 1), SIZE)
-                    answer = text and repeat(_record(text), letter.batch)
-                    return answer if answer and answer.verdict == DECIDED else False
-                return state == POSTED
-        return False
+        state, _, mark = self._heads()[letter.place]
+        if mark != letter.mark:
+            return False
+        self._set(letter.place, FREE, 0.0, bytes(16))
+        if state == ANSWERED:
+            text = self._read(counter, SIZE * (letter.place + 1), SIZE)
+            answer = text and repeat(_record(text), letter.batch)
+            return answer if answer and answer.verdict == DECIDED else False
+        return state == POSTED
 
     def is_empty(self) -> bool:
         """Whether nothing is posted at all."""
@@ -159,36 +192,36 @@ class Mail:
 
     def collect(self, counter: bytes, most: int) -> list[Letter]:
         """What was posted about ``counter``, ``most`` of it: to be answered, or put back."""
+        return (not self.is_empty() and self._collect(counter, most)) or []
+
+    @_locked(BRIEFLY, None)
+    def _collect(self, counter: bytes, most: int) -> list[Letter]:
         letters: list[Letter] = []
-        with contextlib.suppress(*_ERRORS):
-            if self.is_empty():
-                return letters
-            with self._locked(BRIEFLY):
-                now = time.monotonic()
-                for place, (state, until, mark) in enumerate(self._heads()):
-                    if state != POSTED or not now < until <= now + LIFE or len(letters) >= most:
-                        continue
-                    text = self._read(counter, SIZE * (place + 1), SIZE)
-                    if text is not None:  # else it is about another counter
-                        letter = Letter(place, mark, until, _batch(text))
-                        self._set(place, COLLECTED, until, mark)
-                        letters.append(letter)
+        now = time.monotonic()
+        for place, (state, until, mark) in enumerate(self._heads()):
+            if state != POSTED or not now < until <= now + LIFE or len(letters) >= most:
+                continue
+            text = self._read(counter, SIZE * (place + 1), SIZE)
+            if text is not None:  # else it is about another counter
+                letter = Letter(place, mark, until, _batch(text))
+                self._move(letter, COLLECTED)
+                letters.append(letter)
         return letters
 
+    @_locked(PATIENTLY, None)
     def answer(self, counter: bytes, letters: Iterable[Letter], record: Record) -> None:
         """Tell that ``record``, which has their receipts, was written."""
-        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
-            for letter in self._awaited(letters):
-                about = record.ledger.about(letter.batch.writer)
-                text = _text(record._replace(ledger=about))
-                if self._write(counter, SIZE * (letter.place + 1), text, SIZE):
-                    self._set(letter.place, ANSWERED, letter.until, letter.mark)
+        for letter in self._awaited(letters):
+            about = record.ledger.about(letter.batch.writer)
+            text = _text(record._replace(ledger=about))
+            if self._write(counter, SIZE * (letter.place + 1), text, SIZE):
+                self._move(letter, ANSWERED)
 
+    @_locked(PATIENTLY, None)
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Tell that they were not sent, nor will be."""
-        with contextlib.suppress(*_ERRORS), self._locked(PATIENTLY):
-            for letter in self._awaited(letters):
-                self._set(letter.place, POSTED, letter.until, letter.mark)
+        for letter in self._awaited(letters):
+            self._move(letter, POSTED)
 
     def _awaited(self, letters: Iterable[Letter]) -> list[Letter]:
         """Those of which somebody still wants to know. Under the lock."""
@@ -197,22 +230,20 @@ class Mail:
 
     # The file
 
-    @contextlib.contextmanager
-    def _locked(self, seconds: float) -> Iterator[None]:
+    def lock(self, seconds: float) -> None:
         """Have the batches to oneself. `OSError` when somebody keeps them for so long."""
         end = time.monotonic() + seconds
-        try:
-            while True:
-                try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise
-                    time.sleep(NAP)
-            yield
-        finally:  # even if it was not had: who is struck in between does not know
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(NAP)
+
+    def _move(self, letter: Letter, state: int) -> None:
+        self._set(letter.place, state, letter.until, letter.mark)
 
     def _states(self) -> bytes:
         """The states of all places, a byte each."""

@@ -6,9 +6,11 @@ again. Those of one machine can do better: they queue up at a lock file. Who has
 the turn sends what those have posted who wait, and leaves them the record that
 it wrote.
 
-This is for speed and fairness only. Whoever does not get its turn in time, or
+The turns are for speed and fairness only. Whoever does not get one in time, or
 finds no place for the files, goes on without; and a record that is not the
-latest is found out by the store, which compares its stamp.
+latest is found out by the store, which compares its stamp. What must be right is
+who says of another's batch that nobody has sent it: whoever collected it, as
+long as no request that brings it may be on its way.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ MOST: Final = 16
 """Batches of others that travel in one request, at most."""
 
 FADE: Final = 0.25
-"""What is taken off their number with each turn to which they did not come."""
+"""What is taken off their number with each turn to which not all came; if none did, all is."""
 
 QUIET: Final = 32
 """Turns without a sign of others, after which a process leaves its records to nobody."""
@@ -82,6 +84,7 @@ class MyTurn:
         from truecount.turn import Place
 
         self._queue, self._place, self._counter = queue, Place(), counter
+        self._letters = {}
         patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
         if batch is not None:
             self._place.before_waiting = lambda: self._post(batch, patience)
@@ -94,14 +97,15 @@ class MyTurn:
             queue.shunned = time.monotonic() + GRUDGE
         except StoreError:
             pass
-        self._place.before_waiting = None  # or it would keep this one, which keeps it
         answer, doubt = self._take_back()
         if answer is not None or not mine:
             self.give()
-            return Queued(moved=True, answer=answer, doubt=doubt)
-        queue.quiet = 0 if queue.turn.handed_over else queue.quiet + 1
-        moved = queue.quiet < QUIET
-        return Queued(moved, queue.mail.left(counter) if moved else None, doubt=doubt)
+            left = None if answer is None else queue.mail.left(counter)
+            return Queued(moved=True, left=left, answer=answer, doubt=doubt)
+        moved = queue.turn.handed_over
+        queue.quiet = 0 if moved else queue.quiet + 1
+        left = queue.mail.left(counter) if queue.quiet < QUIET else None
+        return Queued(moved, left, doubt=doubt)
 
     def collect(self) -> tuple[Batch, ...]:
         """The batches of those who wait for the turn, as far as this one has it."""
@@ -112,30 +116,34 @@ class MyTurn:
             queue.mail.gather(queue.crowd, MOMENT)
         new = queue.mail.collect(self._counter, MOST - len(self._letters))
         self._letters.update(dict.fromkeys(new, False))
-        queue.crowd = max(len(self._letters), queue.crowd - FADE)
+        found = len(self._letters)
+        if found:
+            queue.quiet = 0
+        queue.crowd = max(found, queue.crowd - FADE) if found else 0.0
         now = time.monotonic()
         return tuple([letter.batch for letter in self._letters if now < letter.until])
 
     def sends(self, record: Record) -> None:
         """Take note that ``record`` is about to be sent."""
-        if not self._letters:
-            return  # as most often
-        sure = [letter for letter, doubt in self._letters.items() if not doubt]
-        self._brought = [letter for letter in sure if _has(record, letter.batch)]
-        self._letters.update(dict.fromkeys(self._brought, True))
+        self._brought = []
+        if self._letters:
+            sure = [letter for letter, doubt in self._letters.items() if not doubt]
+            self._brought = [letter for letter in sure if _has(record, letter.batch)]
+            self._letters.update(dict.fromkeys(self._brought, True))
 
-    def sent(self, record: Record | None) -> None:
-        """Take note that the store holds ``record`` now; None: that it has not taken it."""
+    def refused(self) -> None:
+        """Take note that the store has not taken it, nor will."""
         queue = self._queue
-        if queue is None:
-            return
-        if record is None:
+        if queue is not None:
             queue.quiet = 0
             self._letters.update(dict.fromkeys(self._brought, False))
             self._put_back(queue)
+
+    def wrote(self, record: Record) -> None:
+        """Take note that the store has taken ``record``; give the turn, and the answers."""
+        queue = self._queue
+        if queue is None:
             return
-        if self._letters:
-            queue.quiet = 0
         if queue.quiet < QUIET:
             queue.mail.leave(self._counter, record)
             answered = [letter for letter in self._letters if _has(record, letter.batch)]
@@ -148,6 +156,7 @@ class MyTurn:
         queue, place = self._queue, self._place
         if queue is not None and place is not None:
             try:
+                place.before_waiting = None  # it keeps this one, which keeps it
                 self._take_back()
                 self._put_back(queue)
             finally:
@@ -171,10 +180,10 @@ class MyTurn:
         if not self._letters:
             return
         unsent = [letter for letter, doubt in self._letters.items() if not doubt]
+        # First: struck after it, this would put back what the next one has on its way.
+        self._letters = {letter: True for letter, doubt in self._letters.items() if doubt}
         if unsent:
             queue.mail.put_back(unsent)
-            for letter in unsent:
-                del self._letters[letter]
 
 
 def _has(record: Record, batch: Batch) -> bool:

@@ -149,7 +149,7 @@ def commit(
             queued = True
             turn = yield from _queue(address, sealed, ground)
             if turn.answer is not None:
-                return turn.answer, None
+                return turn.answer, turn.left
             known = newer(turn, known)
         crowded = False
         try:
@@ -184,17 +184,22 @@ def _queue(address: Address, sealed: Sealed, ground: Ground) -> Plan[Queued]:
         return turn
     sealed.engine = True  # whatever happens meanwhile
     turn = yield Queue(address, sealed.batch)
+    sealed.applied = turn.answer is not None  # before the doubt ends
     sealed.engine = may_be_sent(turn)
     return turn
 
 
 def newer(turn: Queued, known: Record | None) -> Record | None:
     """What is known of a record after others had their turn, who may have left theirs."""
-    if not turn.moved:
-        return known
     left = turn.left
-    if left is None or (known is not None and left.stamp.revision < known.stamp.revision):
-        return None
+    if turn.moved:
+        return (
+            left
+            if known is None or (left and left.stamp.revision >= known.stamp.revision)
+            else None
+        )
+    if left is None or known is None or left.stamp.revision <= known.stamp.revision:
+        return known  # what was left may be of long ago
     return left
 
 

@@ -22,7 +22,7 @@ from truecount.record import EMPTY, Ledger, Record, Stamp
 from truecount.steps import Plan, Replace
 from truecount.testing.simulation.store import ADDRESS, EMBEDDED, NOTHING, SUMS, SimulatedStore
 from truecount.testing.simulation.truth import Violation
-from truecount.testing.simulation.world import Client, Somebody, Task, World
+from truecount.testing.simulation.world import Client, Letter, Somebody, Task, World
 
 __all__ = ["REMEDIES", "Echoing", "Remedy", "Restoring"]
 
@@ -317,6 +317,12 @@ class _OutOfSyncAtOnce(_Patched):
 class _TakenForUnsent(_Patched):
     def replacements(self) -> list[tuple[Any, str, Any]]:
         return [(plans, "may_be_sent", lambda turn: False)]
+
+
+@_without("collected and sent", "what may be on its way is put back, as if it were not")
+class _PutBack(World):
+    def put_back(self, task: Task, refused: list[Letter]) -> None:
+        super().put_back(task, [*refused, *task.letters])
 
 
 @_without("strangers", "what another process sends along is meant for another store")
