@@ -57,10 +57,10 @@ class Sealed:
 
     ``engine``: an attempt that the engine settles by itself, or that another
     process of the machine makes, may still land; only a receipt or a fence
-    ends that. ``tried``: one that is conditional on
-    this stamp may still land; a receipt ends that, or a stamp that has moved.
-    ``shared``: an `Unknown` gave it out, so that others may send it too.
-    ``applied``: an answer said so, and may not have been told yet.
+    ends that. ``tried``: one that is conditional on this stamp may still land;
+    a receipt ends that, or a stamp that has moved. ``shared``: an `Unknown`
+    gave it out, so that others may send it too. ``applied``: an answer said so,
+    and may not have been told yet.
     """
 
     __slots__ = ("applied", "batch", "engine", "shared", "tried")
@@ -192,15 +192,11 @@ def _queue(address: Address, sealed: Sealed, ground: Ground) -> Plan[Queued]:
 def newer(turn: Queued, known: Record | None) -> Record | None:
     """What is known of a record after others had their turn, who may have left theirs."""
     left = turn.left
-    if turn.moved:
-        return (
-            left
-            if known is None or (left and left.stamp.revision >= known.stamp.revision)
-            else None
-        )
-    if left is None or known is None or left.stamp.revision <= known.stamp.revision:
-        return known  # what was left may be of long ago
-    return left
+    if not turn.moved:  # nobody came in between: what was left may be of long ago
+        return left if left and known and left.stamp.revision > known.stamp.revision else known
+    if known is None or (left and left.stamp.revision >= known.stamp.revision):
+        return left
+    return None
 
 
 def may_post(sealed: Sealed) -> bool:
