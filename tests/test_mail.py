@@ -54,7 +54,7 @@ def test_a_batch_arrives_whole(post: Mail, other: Mail) -> None:
     assert letter is not None
     (found,) = other.collect(HERE, PLACES)
     assert found.batch == batch()
-    assert other.collect(HERE, PLACES) == []
+    assert other.collect(HERE, PLACES) == ()
     other.answer(
         HERE,
         [found],
@@ -72,7 +72,7 @@ def test_only_about_this_counter(post: Mail, other: Mail) -> None:
     """Counters that share a file do not get each other's batches, nor records."""
     post.post(THERE, batch(), 1)
     post.leave(THERE, made())
-    assert other.collect(HERE, PLACES) == []
+    assert other.collect(HERE, PLACES) == ()
     assert other.left(HERE) is None
     assert len(other.collect(THERE, PLACES)) == 1
     assert other.left(THERE) == made()
@@ -99,7 +99,7 @@ def test_no_more_than_can_be_sent(post: Mail, other: Mail) -> None:
     assert [letter.batch.number for letter in other.collect(HERE, 2)] == [1, 2]
     assert [letter.batch.number for letter in other.collect(HERE, 2)] == [3]
     assert post.post(HERE, batch(4), 1)
-    assert other.collect(HERE, 0) == []
+    assert other.collect(HERE, 0) == ()
 
 
 def test_what_is_put_back_is_posted_again(post: Mail, other: Mail) -> None:
@@ -110,7 +110,7 @@ def test_what_is_put_back_is_posted_again(post: Mail, other: Mail) -> None:
         (found,) = other.collect(HERE, PLACES)
         other.put_back([found])
     assert post.take_back(HERE, letter) is True
-    assert other.collect(HERE, PLACES) == []
+    assert other.collect(HERE, PLACES) == ()
 
 
 def test_a_late_answer_is_nobody_elses(post: Mail, other: Mail) -> None:
@@ -127,7 +127,7 @@ def test_a_late_answer_is_nobody_elses(post: Mail, other: Mail) -> None:
     assert len(other.collect(HERE, PLACES)) == 1
     other.answer(HERE, [found], made(batch()))
     other.put_back([found])
-    assert other.collect(HERE, PLACES) == []
+    assert other.collect(HERE, PLACES) == ()
     assert post.take_back(HERE, next_one) is False
 
 
@@ -139,7 +139,7 @@ def test_nothing_of_an_earlier_life(
     post.leave(HERE, made())
     with monkeypatch.context() as patch:
         patch.setattr(mail, "_BOOT", b"another")
-        assert other.collect(HERE, PLACES) == []
+        assert other.collect(HERE, PLACES) == ()
         assert other.left(HERE) is None
     assert len(other.collect(HERE, PLACES)) == 1
 
@@ -189,7 +189,7 @@ def test_what_is_past_is_not_sent(post: Mail, other: Mail, until: float, state: 
     letter = post.post(HERE, batch(), 1)
     assert letter is not None
     post._set(letter.place, state, time.monotonic() + until, letter.mark)
-    assert other.collect(HERE, PLACES) == []
+    assert other.collect(HERE, PLACES) == ()
     if abs(until) > 1:  # else its owner may still ask
         next_one = other.post(HERE, batch(2), 1)
         assert next_one is not None
@@ -224,7 +224,7 @@ def test_somebody_keeps_the_lock(post: Mail, other: Mail, tmp_path: Path) -> Non
     with open(tmp_path / "0-mail") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert other.post(HERE, batch(2), 1) is None
-        assert other.collect(HERE, PLACES) == []
+        assert other.collect(HERE, PLACES) == ()
         assert post.take_back(HERE, letter) is False
 
 
@@ -235,6 +235,6 @@ def test_what_is_damaged_is_not_sent(post: Mail, other: Mail, tmp_path: Path) ->
     assert b" -20 " in whole
     for text in (whole.replace(b" -20 ", b" -21 "), whole[:-1], whole[: _HEAD.size]):
         (tmp_path / "0-mail").write_bytes(text)
-        assert other.collect(HERE, PLACES) == []
+        assert other.collect(HERE, PLACES) == ()
     (tmp_path / "0-mail").write_bytes(whole)
     assert len(other.collect(HERE, PLACES)) == 1

@@ -190,12 +190,9 @@ class Mail:
                     break
                 time.sleep(NAP)
 
-    def collect(self, counter: bytes, most: int) -> list[Letter]:
+    @_locked(BRIEFLY, ())
+    def collect(self, counter: bytes, most: int) -> tuple[Letter, ...]:
         """What was posted about ``counter``, ``most`` of it: to be answered, or put back."""
-        return (not self.is_empty() and self._collect(counter, most)) or []
-
-    @_locked(BRIEFLY, None)
-    def _collect(self, counter: bytes, most: int) -> list[Letter]:
         letters: list[Letter] = []
         now = time.monotonic()
         for place, (state, until, mark) in enumerate(self._heads()):
@@ -206,7 +203,7 @@ class Mail:
                 letter = Letter(place, mark, until, _batch(text))
                 self._move(letter, COLLECTED)
                 letters.append(letter)
-        return letters
+        return tuple(letters)
 
     @_locked(PATIENTLY, None)
     def answer(self, counter: bytes, letters: Iterable[Letter], record: Record) -> None:

@@ -110,12 +110,13 @@ class MyTurn:
     def collect(self) -> tuple[Batch, ...]:
         """The batches of those who wait for the turn, as far as this one has it."""
         queue = self._queue
-        if queue is None or (queue.quiet >= QUIET and queue.mail.is_empty()):
+        if queue is None:
             return ()
         if queue.quiet < QUIET and not self._letters:
             queue.mail.gather(queue.crowd, MOMENT)
-        new = queue.mail.collect(self._counter, MOST - len(self._letters))
-        self._letters.update(dict.fromkeys(new, False))
+        if not queue.mail.is_empty():
+            new = queue.mail.collect(self._counter, MOST - len(self._letters))
+            self._letters.update(dict.fromkeys(new, False))
         found = len(self._letters)
         if found:
             queue.quiet = 0
