@@ -103,6 +103,28 @@ def test_the_time_is_over_for_all(server: PostgreSQL, domain: Domain) -> None:
     assert domain.add(MANY) == values(2, {})
 
 
+def test_no_time_for_an_answer(server: PostgreSQL, tmp_path: Path) -> None:
+    """However little time is left for the last request, silence leaves nobody in doubt."""
+
+    def is_slow(_: bytes) -> None:
+        time.sleep(0.03)
+
+    few = dict(list(MANY.items())[:20])
+    with (
+        Proxy(server.port, watch=is_slow) as proxy,
+        connect(proxy.behind(server.store)) as store,
+        psycopg.connect(server.store) as sql,
+    ):
+        domain = Domain(schema(tmp_path), store=store)
+        domain.add(few)
+        sql.execute("SELECT FROM truecount.counters WHERE domain = %s FOR UPDATE", (domain.name,))
+        for timeout in (0.3, 0.31, 0.32):
+            with pytest.raises(StoreTimeoutError, match="locked") as caught:
+                domain.add(few, timeout=timeout)
+            failures = (caught.value.failures or {}).values()
+            assert [type(error) for error in failures] == [StoreTimeoutError] * len(few)
+
+
 def test_a_session_that_ends(server: PostgreSQL, tmp_path: Path) -> None:
     """Where the server ends the transaction, each change is made once, later."""
     domain = Domain(schema(tmp_path), store=server.store)

@@ -64,7 +64,7 @@ READ_TIMEOUT: Final = 2.0
 """Seconds to wait for one answer unless told otherwise."""
 
 SOON: Final = 0.1
-"""Seconds that the first request may take, however little time there is."""
+"""Seconds that a request may take, however little time there is: silence would leave doubt."""
 
 MARGIN: Final = 0.1
 """Seconds before the end of that, at least, at which a statement gives up waiting for a lock."""
@@ -321,11 +321,12 @@ class PostgreSQLStore(Store):
             if self.client is not None and here() not in self._checked:
                 self._check(link, deadline)
             span = deadline.left()
-            if not (at_length or links.patient) and (span is None or span > self._read_timeout):
-                span = self._read_timeout
             if span is not None and span <= 0:
                 sound = True
                 raise StoreTimeoutError(f"{self.shown} was not free in the time allowed")
+            span = None if span is None else max(span, SOON)
+            if not (at_length or links.patient) and (span is None or span > self._read_timeout):
+                span = self._read_timeout
             if writes:
                 parameters = [*parameters, _patience(span)]
             try:
