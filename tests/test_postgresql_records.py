@@ -22,6 +22,7 @@ from truecount import (
     BoundsError,
     Counter,
     CounterError,
+    CounterNotFoundError,
     DamagedRecordError,
     Domain,
     OutcomeUnknownError,
@@ -41,6 +42,7 @@ from truecount.record import WRITERS, Address, Stamp
 from truecount.settle import settle
 from truecount.steps import Settle
 from truecount.stores.base import Ambiguous
+from truecount.testing.proxy import Proxy
 from truecount.testing.servers import PostgreSQL
 
 ADDRESS = Address("mydomain", "counter1")
@@ -534,16 +536,68 @@ def test_a_frozen_server(server: PostgreSQL, url: str) -> None:
         assert c.refresh() == 8
 
 
+IN_A_ROW = 20
+"""Additions after which a process expects the next one to be its own again."""
+
+
+def in_a_row(c: Counter) -> Counter:
+    """``c``, to which this process alone has added for a while."""
+    for _ in range(IN_A_ROW):
+        c.add(1)
+    return c
+
+
+def test_one_request_in_a_row(server: PostgreSQL, url: str) -> None:
+    """Each addition is one request, and one more where another came first; none is lost."""
+    with Proxy.before(url) as proxy, connect(proxy.behind(url)) as store, connect(url) as other:
+        c, theirs = counter(store), counter(other)
+        value = int(in_a_row(c))
+        for expected in (3, 2):  # the second time nothing in a row is expected any more
+            asked = proxy.requests
+            assert c.add(5).after == value + 5
+            assert theirs.add(2).before == value + 5
+            assert c.add(-1).before == value + 7
+            assert proxy.requests == asked + expected
+            value += 6
+        assert in_a_row(c) == theirs.refresh() == value + IN_A_ROW
+        asked = proxy.requests
+        c.add(1)
+        assert proxy.requests == asked + 1
+
+
+def test_a_refusal_in_a_row(store: Store, sql: psycopg.Connection[Any]) -> None:
+    """Bounds, a deletion, damage and a lock stop an addition, however many went before it."""
+    c = in_a_row(counter(store, maximum=IN_A_ROW + 1))
+    with pytest.raises(BoundsError):
+        c.add(2)
+    assert c.add(1) == IN_A_ROW + 1
+    c.limit(maximum=None)
+    in_a_row(c)
+    with sql.transaction():
+        sql.execute("SELECT FROM counters FOR UPDATE")
+        with pytest.raises(StoreTimeoutError, match="locked"):
+            c.add(1, timeout=0.5)
+    assert in_a_row(c) == 3 * IN_A_ROW + 1
+    sql.execute("UPDATE counters SET value = value + 1")
+    with pytest.raises(DamagedRecordError, match="value"):
+        c.add(1)
+    sql.execute("UPDATE counters SET value = value - 1")
+    in_a_row(c)
+    counter(store).delete()
+    with pytest.raises(CounterNotFoundError):
+        c.add(1)
+
+
 def test_a_prepared_statement_that_is_gone(store: Store, sql: psycopg.Connection[Any]) -> None:
     """Where a pooler passes for the server, its sessions lack what was prepared: so be it."""
     c = counter(store)
     (links,) = store._sources.values()  # type: ignore[attr-defined]  # nobody else can undo it
     for link in links._idle:
-        assert link._names
+        assert link.prepared
         link.pgconn.exec_(b"DEALLOCATE ALL")
     assert c.add(1) == 1
     assert c.refresh() == 1
-    assert not any(link._names for link in links._idle)
+    assert not any(link.prepared for link in links._idle)
 
 
 EVIL = {

@@ -69,6 +69,12 @@ SOON: Final = 0.1
 MARGIN: Final = 0.1
 """Seconds before the end of that, at least, at which a statement gives up waiting for a lock."""
 
+ALONE: Final = 8
+"""Additions in a row, after which a process expects the next one to be its own again."""
+
+STREAKS: Final = 1000
+"""Of how many counters that is kept in mind."""
+
 KEYWORDS: Final = tuple(
     option.keyword.decode()
     for option in pq.Conninfo.get_defaults()
@@ -149,9 +155,12 @@ class PostgreSQLStore(Store):
         self._schema = schema
         self._sql = Statements.of(schema)
         self._read_timeout = url.positive_seconds("read_timeout", READ_TIMEOUT)
+        self._patience = _patience(self._read_timeout)
         self.always_fence = url.choice("fence", ("doubt", "always")) == "always"
         self._sources: dict[Process, Links] = {}
         self._checked: set[Process] = set()
+        self._prepares = False  # whether the server keeps plans for us
+        self._streaks: dict[Address, int] = {}  # additions without one of others in between
 
     @property
     def shown(self) -> str:
@@ -189,10 +198,27 @@ class PostgreSQLStore(Store):
         asked = _adding(address, batch)
         if asked is None:
             return beyond(batch)
+        deadline = Deadline(timeout)
+        streak = self._streaks.get(address, 0)
+        answer: Answer | None = None
         try:
-            return self._ask(self._sql.add, asked.parameters, timeout, asked.only, writes=True)
+            if streak >= ALONE and self._prepares:
+                answer = self._ask(
+                    self._sql.add_again, asked.parameters, timeout, asked.if_any, writes=True
+                )
+            if answer is None:
+                answer = self._ask(
+                    self._sql.add, asked.parameters, deadline.left(), asked.only, writes=True
+                )
         except Refused as refused:
             raise self._refusal(refused, address) from refused
+        if answer.view is not None and answer.view.stamp.revision == batch.since + 1:
+            if len(self._streaks) > STREAKS:
+                self._streaks.clear()
+            self._streaks[address] = streak + 1
+        else:
+            self._streaks.pop(address, None)
+        return answer
 
     def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
         deadline = Deadline(timeout)
@@ -249,8 +275,8 @@ class PostgreSQLStore(Store):
         return values
 
     def purge(self, before: int) -> int:
-        def how_many(found: Rows) -> int:
-            ((count,),) = found
+        def how_many(result: pq.abc.PGresult) -> int:
+            ((count,),) = rows(result)
             return int(count or 0)
 
         def attempt() -> int:
@@ -279,7 +305,8 @@ class PostgreSQLStore(Store):
     ) -> Rows:
         """What a query finds on a server that is no standby, whose answers may be old."""
 
-        def current(found: Rows) -> Rows:
+        def current(result: pq.abc.PGresult) -> Rows:
+            found = rows(result)
             if any(standby != "f" for standby, *_ in found):
                 raise StoreUnavailableError(
                     f"{self.shown} is a hot standby, which lags behind: name the primary"
@@ -303,12 +330,12 @@ class PostgreSQLStore(Store):
         command: bytes,
         parameters: Sequence[Value],
         timeout: float | None,
-        understand: Callable[[Rows], T],
+        understand: Callable[[pq.abc.PGresult], T],
         *,
         writes: bool = False,
         at_length: bool = False,
     ) -> T:
-        """Send one statement, and return what ``understand`` makes of its rows.
+        """Send one statement, and return what ``understand`` makes of its result.
 
         ``writes``: its last parameter is how long it may wait for a lock.
         ``at_length``: the answer may take all of the time. Raises `Refused`.
@@ -328,10 +355,11 @@ class PostgreSQLStore(Store):
             if not (at_length or links.patient) and (span is None or span > self._read_timeout):
                 span = self._read_timeout
             if writes:
-                parameters = [*parameters, _patience(span)]
+                patience = self._patience if span == self._read_timeout else _patience(span)
+                parameters = [*parameters, patience]
             try:
                 (result,) = link.ask(command, _texts(parameters), span)
-                answer = understand(rows(result))
+                answer = understand(result)
             except Refused as refused:
                 # Another one may lead to the primary, where there is another one.
                 sound = refused.state != READ_ONLY or links.patient
@@ -367,11 +395,15 @@ class PostgreSQLStore(Store):
         understand: Callable[[Rows], list[Any]],
     ) -> list[Any] | None:
         """What ``understand`` makes of the answer to all of them; None as in `_ask_many`."""
+
+        def each(result: pq.abc.PGresult) -> list[Any]:
+            return understand(rows(result))
+
         parameters = [_json(many)]
         try:
             if command == self._sql.read_many:
                 return understand(self._look(command, parameters, deadline.left()))
-            return self._ask(command, parameters, deadline.left(), understand, writes=True)
+            return self._ask(command, parameters, deadline.left(), each, writes=True)
         except Refused:
             return None
         except CounterError as error:
@@ -439,9 +471,15 @@ class PostgreSQLStore(Store):
         """Look at the schema through a new connection, and prepare what is sent most."""
         if self._check(link, deadline) == link.pgconn.backend_pid:
             sql = self._sql
-            commands = {"add": sql.add, "replace": sql.replace, "read": sql.read}
+            commands = {
+                "add": sql.add,
+                "add again": sql.add_again,
+                "replace": sql.replace,
+                "read": sql.read,
+            }
             with self._beforehand():
                 link.prepare(commands, self._span(deadline))
+            self._prepares = True
 
     def _check(self, link: Link, deadline: Deadline) -> int:
         """Look at the schema, which is created when it is not there, and at the settings.
@@ -533,9 +571,13 @@ class Asked(NamedTuple, Generic[T]):
     parameters: Sequence[Value]
     understand: Callable[[Fields], T]
 
-    def only(self, found: Rows) -> T:
-        """What ``found``, which has no other row, means."""
-        (fields,) = found
+    def if_any(self, result: pq.abc.PGresult) -> T | None:
+        """What ``result`` means, if it has a row at all."""
+        return self.only(result) if result.ntuples else None
+
+    def only(self, result: pq.abc.PGresult) -> T:
+        """What ``result``, which has no other row, means."""
+        (fields,) = rows(result)
         return self.understand(fields)
 
 

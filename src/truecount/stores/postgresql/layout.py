@@ -14,6 +14,7 @@ that create the schema.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -71,6 +72,13 @@ _REPLACE: Final = {
     "a_ttl": "double precision",
 }
 """What the functions take, but for their patience, and of which types."""
+
+
+def _numbered(text: str, parameters: Mapping[str, str]) -> str:
+    """``text`` with ``$1``, ``$2``, ... in the place of the parameters' names."""
+    for number, (name, kind) in enumerate(parameters.items(), 1):
+        text = re.sub(rf"\b{name}\b", f"${number}::{kind}", text)
+    return text
 
 
 def _declared(parameters: Mapping[str, str]) -> str:
@@ -287,6 +295,16 @@ CREATE TABLE {{schema}}.format (version integer NOT NULL);
 INSERT INTO {{schema}}.format (version) VALUES ({VERSION});
 """  # noqa: S608  # made of the constants above
 
+_AGAIN: Final = _numbered(
+    f"""SET {_COUNTED}
+    WHERE {_SOUND}
+        AND c.writer = a_writer AND c.number < a_number AND c.revision = a_since
+        AND pg_catalog.set_config('lock_timeout', a_patience, true) IS NOT NULL
+    RETURNING {_ADDED}""",
+    {**_ADD, "a_patience": "text"},
+)
+"""What the function does where nobody else has written since, which takes longer when called."""
+
 _MANY: Final = "pg_catalog.jsonb_array_elements($1::jsonb) WITH ORDINALITY AS m (e, at)"
 
 _FIELDS: Final = (
@@ -304,6 +322,7 @@ class Statements(NamedTuple):
     check: bytes
     create: bytes
     add: bytes
+    add_again: bytes
     replace: bytes
     read: bytes
     read_keys: bytes
@@ -339,6 +358,7 @@ class Statements(NamedTuple):
                 pg_catalog.current_setting('full_page_writes') FROM {s}.format""",  # noqa: S608  # quoted
             creation(schema),
             f"SELECT {s}.add_1({_parameters(11)})",
+            f"UPDATE {s}.counters AS c {_AGAIN}",
             f"SELECT {s}.replace_1({_parameters(25)})",
             f"SELECT {alone}, {_COLUMNS} {one}",
             f"SELECT {alone}, {_COLUMNS}, {known('$3::jsonb')} {one}",

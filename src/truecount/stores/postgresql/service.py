@@ -69,17 +69,17 @@ class Refused(Exception):
 
 
 class Link:
-    """A connection, and one request on it at a time."""
+    """A connection, and one request on it at a time.
+
+    ``prepared`` has the names of the commands whose plans the server keeps, ``input`` tells
+    whether it has said anything.
+    """
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self.pgconn = pgconn
-        self._names: dict[bytes, bytes] = {}
-        self._input = select.poll()
-        self._input.register(pgconn.socket, select.POLLIN)
-
-    def is_sound(self) -> bool:
-        """Whether it is idle, and the server has said nothing meanwhile, such as goodbye."""
-        return not self._input.poll(0)
+        self.prepared: dict[bytes, bytes] = {}
+        self.input = select.poll()
+        self.input.register(pgconn.socket, select.POLLIN)
 
     def ask(
         self, command: bytes, parameters: Sequence[bytes | None], span: float | None
@@ -90,7 +90,7 @@ class Link:
         """
         pgconn = self.pgconn
         try:
-            name = self._names.get(command)
+            name = self.prepared.get(command)
             if name is not None:
                 pgconn.send_query_prepared(name, parameters)
             elif parameters:
@@ -99,9 +99,9 @@ class Link:
                 pgconn.send_query(command)
             return self._results(span)
         except Refused as refused:
-            if refused.state != UNKNOWN_STATEMENT or not self._names:
+            if refused.state != UNKNOWN_STATEMENT or not self.prepared:
                 raise
-            self._names.clear()  # there is a pooler in between after all
+            self.prepared.clear()  # there is a pooler in between after all
         except Ambiguous:
             raise
         except Exception as error:
@@ -120,7 +120,7 @@ class Link:
             command: f"truecount {label} {own}".encode() for label, command in commands.items()
         }
         self.ask(b"; ".join(b'PREPARE "%s" AS %s' % (n, c) for c, n in names.items()), (), span)
-        self._names = names
+        self.prepared = names
 
     def close(self) -> None:
         """Close it."""
@@ -138,7 +138,7 @@ class Link:
         results: list[pq.abc.PGresult] = []
         while True:
             while pgconn.is_busy():
-                _await(self._input, end)
+                _await(self.input, end)
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -191,7 +191,7 @@ class Own(Links):
                 link = self._idle.pop()
             except IndexError:
                 return self._new(deadline)
-            if link.is_sound():
+            if not link.input.poll(0):  # else the server has said something, such as goodbye
                 return link
             link.close()
 
@@ -355,8 +355,9 @@ def refusal(refused: Refused, shown: str, schema: str) -> StoreError:
 
 def rows(result: pq.abc.PGresult) -> Rows:
     """The rows of a result, as text."""
+    columns = range(result.nfields)
     return [
-        tuple(_decoded(result.get_value(row, column)) for column in range(result.nfields))
+        tuple([_decoded(result.get_value(row, column)) for column in columns])
         for row in range(result.ntuples)
     ]
 
