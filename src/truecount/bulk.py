@@ -163,6 +163,7 @@ class _Many:
     def _attempt(self, store: Store, deadline: Deadline) -> None:
         """Make the first attempt, for all that find nobody in line."""
         came, lines, changes = self.came, self.lines, self.changes
+        lines[0].refuse_strangers()  # all of them are of one process
         # What was never seen is not sent to: a lost reply could not be found out.
         led = [
             at

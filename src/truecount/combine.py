@@ -182,7 +182,7 @@ class Line:
 
     def join(self, ticket: Ticket) -> bool:
         """Stand in line; True: lead."""
-        self._refuse_strangers()
+        self.refuse_strangers()
         with self.lock:
             waiting = self.waiting
             waiting.append(ticket)
@@ -273,14 +273,14 @@ class Line:
 
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
+        self.refuse_strangers()
         if not (self.terms.settles(change) and self.enter(change)):
             return None
         number = next(self.terms.writer.numbers)
         return make(Batch, (self.name, number, self.revision, (change,), False, False))
 
     def enter(self, change: Change) -> bool:
-        """Lead with ``change`` alone, when nobody is in line."""
-        self._refuse_strangers()
+        """Lead with ``change`` alone, when nobody is in line. `refuse_strangers` goes before."""
         with self.lock:
             if self.leader is not None or self.crowd > 1:
                 return False
@@ -340,7 +340,7 @@ class Line:
             else:
                 self._rouse()
 
-    def _refuse_strangers(self) -> None:
+    def refuse_strangers(self) -> None:
         """Raise `CounterError` in a child that was forked after its caller had found this line."""
         if self.terms.writer.process is not here():
             orphans.add(threading.get_ident())  # so that all leave the line to the parent
