@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import ssl
-from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from base64 import b64decode
+from binascii import b2a_base64
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from truecount.errors import (
     StoreError,
@@ -46,6 +46,8 @@ _REFUSALS: Final = ("CERTIFICATE", "HANDSHAKE", "UNKNOWN_CA", "VERSION")
 _WHO: Final = "name a user in the URL, as in etcd://USER:PASSWORD@host:2379"
 
 _SPEAKS_TLS: Final = "speaks TLS, as etcds:// does"
+
+T = TypeVar("T")
 
 Operation: TypeAlias = dict[str, Any]
 """A step or a condition of a transaction, as etcd's JSON has it."""
@@ -129,7 +131,7 @@ def _interval(start: str, end: str | None) -> dict[str, str]:
 
 def _coded(text: str | bytes) -> str:
     raw = text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
-    return b64encode(raw).decode()
+    return b2a_base64(raw, newline=False).decode()
 
 
 class Service:
@@ -169,8 +171,8 @@ class Service:
         Reading is linearizable.
         """
         question = {"compare": conditions, "success": then, "failure": otherwise}
-        answer = self._ask("/v3/kv/txn", question, timeout)
-        with self._understanding():
+
+        def outcome(answer: dict[str, Any]) -> Outcome:
             succeeded = answer.get("succeeded", False)  # what is false, or empty, is left out
             if not isinstance(succeeded, bool):
                 raise ValueError("it does not say whether it succeeded")
@@ -180,19 +182,22 @@ class Service:
             found = [_found(response.get("response_range", {})) for response in responses]
             return Outcome(succeeded, found)
 
+        return self._ask("/v3/kv/txn", question, timeout, outcome)
+
     def page(self, start: str, end: str, limit: int, timeout: float | None) -> list[Found]:
         """The first ``limit`` keys from ``start`` to before ``end``, sorted; linearizable."""
-        answer = self._ask("/v3/kv/range", {**_interval(start, end), "limit": str(limit)}, timeout)
-        with self._understanding():
-            return _found(answer)
+        question = {**_interval(start, end), "limit": str(limit)}
+        return self._ask("/v3/kv/range", question, timeout, _found)
 
     def grant(self, seconds: int, timeout: float | None) -> int:
         """A new lease, which lives for so long."""
-        answer = self._ask("/v3/lease/grant", {"TTL": str(seconds)}, timeout)
-        with self._understanding():
+
+        def lease(answer: dict[str, Any]) -> int:
             if int(answer["TTL"]) < seconds:
                 raise ValueError("its lease is too short")
             return int(answer["ID"])
+
+        return self._ask("/v3/lease/grant", {"TTL": str(seconds)}, timeout, lease)
 
     def close(self) -> None:
         """Close the connections."""
@@ -215,20 +220,26 @@ class Service:
                 ) from error
         return [Connections(host, port, context) for host, port in endpoints]
 
-    def _ask(self, path: str, question: Operation, timeout: float | None) -> dict[str, Any]:
-        """What etcd answers; a token that it has forgotten is renewed once."""
+    def _ask(
+        self,
+        path: str,
+        question: Operation,
+        timeout: float | None,
+        understand: Callable[[dict[str, Any]], T],
+    ) -> T:
+        """What ``understand`` makes of etcd's answer; a token that is forgotten is renewed once."""
         deadline = Deadline(timeout)
         body = json.dumps(question).encode()
         token = self._authenticated(deadline)
         try:
-            return self._post(path, body, token, deadline)
+            return self._post(path, body, token, deadline, understand)
         except _TokenGoneError:
             if self._token == token:
                 self._token = None
             deadline.check()
             token = self._authenticated(deadline)
             deadline.check()
-            return self._post(path, body, token, deadline)
+            return self._post(path, body, token, deadline, understand)
 
     def _authenticated(self, deadline: Deadline) -> str | None:
         """The token with which to ask; None where nobody needs to log in."""
@@ -236,17 +247,18 @@ class Service:
             return self._token
         body = json.dumps(self._login._asdict()).encode()
         with beforehand():
-            answer = self._post("/v3/auth/authenticate", body, None, deadline)
-            with self._understanding():
-                token = answer["token"]
-                if not (isinstance(token, str) and token.isascii() and token.isprintable()):
-                    raise ValueError("its token is none")
+            token = self._post("/v3/auth/authenticate", body, None, deadline, _token)
         self._token = token
         return token
 
     def _post(
-        self, path: str, body: bytes, token: str | None, deadline: Deadline
-    ) -> dict[str, Any]:
+        self,
+        path: str,
+        body: bytes,
+        token: str | None,
+        deadline: Deadline,
+        understand: Callable[[dict[str, Any]], T],
+    ) -> T:
         """Send ``body`` to the first endpoint that can be reached."""
         first = self._at
         trouble: Exception | None = None
@@ -258,13 +270,10 @@ class Service:
                 deadline.check()
             at = (first + turn) % len(self._ends)
             try:
-                with self._errors():
-                    end = self._ends[at]
-                    head = {"Host": end.shown, **fields}
-                    reply = end.post(path, head, body, self._span(deadline.left()))
+                reply = self._sent(self._ends[at], path, fields, body, deadline)
                 if reply.status != 200:
                     raise self._refusal(reply)
-                answer = self._understood(reply.data)
+                answer = self._understood(reply.data, understand)
             except UnreachedError as error:
                 trouble = error
                 continue
@@ -278,32 +287,17 @@ class Service:
             what += f". If it goes on so, look whether it {_SPEAKS_TLS}"
         raise StoreUnavailableError(what) from trouble
 
-    def _span(self, left: float | None) -> float:
-        return max(self._read_timeout if left is None else min(self._read_timeout, left), SHORTEST)
-
-    # What answers mean
-
-    def _understood(self, data: bytes) -> dict[str, Any]:
-        with self._understanding():
-            answer = json.loads(data)
-            if not isinstance(answer, dict) or not int(answer["header"]["revision"]):
-                raise ValueError("it has no header")
-            return answer
-
-    @contextlib.contextmanager
-    def _understanding(self) -> Iterator[None]:
-        """What cannot be understood was etcd's answer maybe, or a proxy's."""
+    def _sent(
+        self,
+        end: Connections,
+        path: str,
+        fields: dict[str, str],
+        body: bytes,
+        deadline: Deadline,
+    ) -> Reply:
+        """The reply of one endpoint; what its connection raises is refused, or ambiguous."""
         try:
-            yield
-        except Exception as error:  # whatever is wrong with it
-            trouble = StoreUnavailableError(f"{self.shown} gives an answer that is none: {error!r}")
-            raise Ambiguous(trouble) from error
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Sort what a connection raises: refused before acting, or ambiguous."""
-        try:
-            yield
+            return end.post(path, {"Host": end.shown, **fields}, body, self._span(deadline.left()))
         except (UnreachedError, StoreError):
             raise
         except ssl.SSLError as error:
@@ -318,6 +312,21 @@ class Service:
         except Exception as error:
             # Whatever is wrong with the connection now, the request may have been sent.
             raise self._broken(error) from error
+
+    def _span(self, left: float | None) -> float:
+        return max(self._read_timeout if left is None else min(self._read_timeout, left), SHORTEST)
+
+    # What answers mean
+
+    def _understood(self, data: bytes, understand: Callable[[dict[str, Any]], T]) -> T:
+        try:
+            answer = json.loads(data)
+            if not isinstance(answer, dict) or not int(answer["header"]["revision"]):
+                raise ValueError("it has no header")
+            return understand(answer)
+        except Exception as error:  # whatever is wrong with it: it was etcd's maybe, or a proxy's
+            trouble = StoreUnavailableError(f"{self.shown} gives an answer that is none: {error!r}")
+            raise Ambiguous(trouble) from error
 
     def _broken(self, error: Exception) -> Ambiguous:
         remedy = _SPEAKS_TLS if self._has_tls else "wants TLS, as in etcds://"
@@ -386,6 +395,13 @@ def _found(response: Any) -> list[Found]:
         )
         for pair in response.get("kvs", ())
     ]
+
+
+def _token(answer: dict[str, Any]) -> str:
+    token = answer["token"]
+    if not (isinstance(token, str) and token.isascii() and token.isprintable()):
+        raise ValueError("its token is none")
+    return token
 
 
 def _is_handshake(error: ssl.SSLError) -> bool:
