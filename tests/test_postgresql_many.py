@@ -82,7 +82,7 @@ def test_what_one_refuses_is_its_own_matter(domain: Domain) -> None:
 def test_a_locked_row_among_many(server: PostgreSQL, domain: Domain) -> None:
     """The others are added to, and who waited in vain is told that nothing was applied there."""
     with locked(server, domain), pytest.raises(StoreTimeoutError, match="locked") as caught:
-        domain.add(MANY, timeout=5)
+        domain.add(MANY, timeout=10)
     assert caught.value.failures == {LAST: caught.value}
     assert domain.snapshot() == values(2, {LAST: 1})
     assert domain.add(MANY) == values(3, {LAST: 2})
