@@ -653,6 +653,29 @@ def test_threads_that_fork_at_once() -> None:
         thread.join()
 
 
+def test_a_record_and_its_keys_are_of_one_moment(tmp_path: Path) -> None:
+    """What is written while a record is read is seen with its keys' receipts, or not at all."""
+    path = f"sqlite:///{tmp_path}/counters.db"
+    with connect(path) as store, connect(f"{path}?synchronous=normal") as other:
+        address = Address("mydomain", "counter1")
+        theirs = Counter(*address, store=other)
+        assert store.read(address, ("once",), timeout=5).keys == ()  # type: ignore[union-attr]
+        (sql,) = (connection.sql for connection in store._connections.values())  # type: ignore[attr-defined]  # to be struck between two statements
+        between: list[str] = []
+
+        def write(statement: str) -> None:
+            if "FROM keys" in statement and not between:
+                between.append(statement)
+                theirs.add(1, key="once")
+
+        sql.set_trace_callback(write)
+        record = store.read(address, ("once",), timeout=5)
+        sql.set_trace_callback(None)
+        assert between
+        assert record is not None
+        assert [known.after for known in record.keys] == [record.value] == [1]
+
+
 def test_the_unknown_is_an_error_of_its_own() -> None:
     """Nobody who handles StoreError handles an unknown outcome with it."""
     assert not issubclass(OutcomeUnknownError, StoreError)

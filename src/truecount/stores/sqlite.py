@@ -169,9 +169,18 @@ class SQLiteStore(Store):
     def read(
         self, address: Address, keys: tuple[str, ...] = (), *, timeout: float | None
     ) -> Record | None:
-        step = Read(address, keys)
-        record: Record | None = self._query(lambda sql: self._step(sql, step)[1], timeout)
-        return record
+        def work(sql: sqlite3.Connection) -> Record | None:
+            # Receipts of a later write than the record would pass for those of another call. No
+            # transaction: struck in it, the connection would see what is past from then on.
+            now = moment.now()
+            found = _fetch(sql, address)
+            while True:
+                _, record = _select(sql, address, keys, now, found)
+                before, found = found, _fetch(sql, address) if keys else found
+                if found == before:
+                    return record
+
+        return self._query(work, timeout)
 
     def replace(
         self, address: Address, old: Record | None, new: Record, *, timeout: float | None
