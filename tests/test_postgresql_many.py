@@ -106,12 +106,12 @@ def test_the_time_is_over_for_all(server: PostgreSQL, domain: Domain) -> None:
 def test_no_time_for_an_answer(server: PostgreSQL, tmp_path: Path) -> None:
     """However little time is left for the last request, silence leaves nobody in doubt."""
 
-    def is_slow(_: bytes) -> None:
+    def wait(_: bytes) -> None:
         time.sleep(0.03)
 
     few = dict(list(MANY.items())[:20])
     with (
-        Proxy(server.port, watch=is_slow) as proxy,
+        Proxy(server.port, watch=wait) as proxy,
         connect(proxy.behind(server.store)) as store,
         psycopg.connect(server.store) as sql,
     ):

@@ -605,11 +605,11 @@ def test_a_prepared_statement_that_is_gone(store: Store, sql: psycopg.Connection
     c = counter(store)
     (links,) = store._sources.values()  # type: ignore[attr-defined]  # nobody else can undo it
     for link in links._idle:
-        assert link.prepared
+        assert link._names
         link.pgconn.exec_(b"DEALLOCATE ALL")
     assert c.add(1) == 1
     assert c.refresh() == 1
-    assert not any(link.prepared for link in links._idle)
+    assert not any(link._names for link in links._idle)
 
 
 EVIL = {

@@ -155,7 +155,6 @@ class PostgreSQLStore(Store):
         self._schema = schema
         self._sql = Statements.of(schema)
         self._read_timeout = url.positive_seconds("read_timeout", READ_TIMEOUT)
-        self._patience = _patience(self._read_timeout)
         self.always_fence = url.choice("fence", ("doubt", "always")) == "always"
         self._sources: dict[Process, Links] = {}
         self._checked: set[Process] = set()
@@ -355,8 +354,7 @@ class PostgreSQLStore(Store):
             if not (at_length or links.patient) and (span is None or span > self._read_timeout):
                 span = self._read_timeout
             if writes:
-                patience = self._patience if span == self._read_timeout else _patience(span)
-                parameters = [*parameters, patience]
+                parameters = [*parameters, _patience(span)]
             try:
                 (result,) = link.ask(command, _texts(parameters), span)
                 answer = understand(result)

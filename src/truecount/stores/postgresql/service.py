@@ -69,17 +69,17 @@ class Refused(Exception):
 
 
 class Link:
-    """A connection, and one request on it at a time.
-
-    ``prepared`` has the names of the commands whose plans the server keeps, ``input`` tells
-    whether it has said anything.
-    """
+    """A connection, and one request on it at a time."""
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self.pgconn = pgconn
-        self.prepared: dict[bytes, bytes] = {}
-        self.input = select.poll()
-        self.input.register(pgconn.socket, select.POLLIN)
+        self._names: dict[bytes, bytes] = {}
+        self._input = select.poll()
+        self._input.register(pgconn.socket, select.POLLIN)
+
+    def is_sound(self) -> bool:
+        """Whether it is idle, and the server has said nothing meanwhile, such as goodbye."""
+        return not self._input.poll(0)
 
     def ask(
         self, command: bytes, parameters: Sequence[bytes | None], span: float | None
@@ -90,7 +90,7 @@ class Link:
         """
         pgconn = self.pgconn
         try:
-            name = self.prepared.get(command)
+            name = self._names.get(command)
             if name is not None:
                 pgconn.send_query_prepared(name, parameters)
             elif parameters:
@@ -99,9 +99,9 @@ class Link:
                 pgconn.send_query(command)
             return self._results(span)
         except Refused as refused:
-            if refused.state != UNKNOWN_STATEMENT or not self.prepared:
+            if refused.state != UNKNOWN_STATEMENT or not self._names:
                 raise
-            self.prepared.clear()  # there is a pooler in between after all
+            self._names.clear()  # there is a pooler in between after all
         except Ambiguous:
             raise
         except Exception as error:
@@ -120,7 +120,7 @@ class Link:
             command: f"truecount {label} {own}".encode() for label, command in commands.items()
         }
         self.ask(b"; ".join(b'PREPARE "%s" AS %s' % (n, c) for c, n in names.items()), (), span)
-        self.prepared = names
+        self._names = names
 
     def close(self) -> None:
         """Close it."""
@@ -138,7 +138,7 @@ class Link:
         results: list[pq.abc.PGresult] = []
         while True:
             while pgconn.is_busy():
-                _await(self.input, end)
+                _await(self._input, end)
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -191,7 +191,7 @@ class Own(Links):
                 link = self._idle.pop()
             except IndexError:
                 return self._new(deadline)
-            if not link.input.poll(0):  # else the server has said something, such as goodbye
+            if link.is_sound():
                 return link
             link.close()
 
