@@ -194,6 +194,11 @@ class Ledger(NamedTuple):
         entry = self.entry(writer)
         return -1 if entry is None else entry.number
 
+    def knows(self, writer: str, number: int | None = None) -> bool:
+        """Whether anything of ``writer`` is there; with a number, whether that is its latest."""
+        start = self._find(writer)
+        return start >= 0 and (number is None or self.text.startswith(f"{writer} {number} ", start))
+
     def entry(self, writer: str) -> Entry | None:
         """The entry of ``writer``, or None."""
         start = self._find(writer)

@@ -192,7 +192,7 @@ def is_at_home(record: Record, batch: Batch) -> bool:
 
     Two stores may go by one URL, as those of two accounts do, or what the environment names.
     """
-    return record.ledger.number(batch.writer) >= 0
+    return record.ledger.knows(batch.writer)
 
 
 def is_vain(record: Record, batch: Batch) -> bool:
@@ -211,6 +211,9 @@ def repeat(record: Record, batch: Batch) -> Answer:
         codes *= len(batch.changes)
     if len(codes) != len(batch.changes):  # somebody else's batch under the same name
         return Answer(*batch[:3], SUPERSEDED, (), record.view, False)
+    if not (codes.strip(APPLIED) or batch.keys):  # as most are
+        done = made_all(values(batch.changes, entry.before), entry.revision, entry.time)
+        return Answer(*batch[:3], DECIDED, done, record.view, True)
     value = entry.before
     outcomes: list[Outcome] = []
     for code, change in zip(codes, batch.changes, strict=True):
