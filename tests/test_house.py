@@ -17,7 +17,10 @@ PACKAGES = (SOURCE, SOURCE.parent / "simpledb_local")
 
 FLOORS = [
     # Each module may import those on lower floors, and its own package; never up.
-    {"truecount.defaults", "truecount.moment", "truecount.gate", "truecount.backoff"},
+    {
+        *("truecount.defaults", "truecount.moment", "truecount.gate", "truecount.bell"),
+        "truecount.backoff",
+    },
     {"truecount.process", "truecount.integer"},
     {"truecount.errors"},
     {"truecount.record", "truecount.url", "truecount.turn"},

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -19,7 +20,15 @@ import pytest
 
 import workers
 from helpers import in_processes, wait_until
-from truecount import BoundsError, Counter, Receipt, StoreUnavailableError, connect, neighbours
+from truecount import (
+    BoundsError,
+    Counter,
+    CounterError,
+    Receipt,
+    StoreUnavailableError,
+    connect,
+    neighbours,
+)
 from truecount.change import Add, Batch
 from truecount.combine import SENT, Line
 from truecount.mail import _HEAD, _HEADS, POSTED, Letter, Mail
@@ -184,7 +193,7 @@ CARRIER = """
         MyTurn.collect = collect
         print("mine", flush=True)
         sys.stdin.readline()
-        batches = collect(turn)
+        batches = () if when == "blind" else collect(turn)
         print(len(batches), flush=True)
         if when == "held": store.hold(1)
         if when in ("held", "down"): store.go_down()
@@ -318,6 +327,85 @@ def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None
     assert c.refresh() == 1
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has those who wait for the turn not go on without it."""
+    monkeypatch.setattr(neighbours, "PATIENCE", 60)
+
+
+@pytest.fixture
+def deaf(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise, and not look by themselves."""
+    monkeypatch.setattr(neighbours, "UNHEARD", 60)
+
+
+@pytest.mark.usefixtures("deaf")
+def test_the_answer_rings(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Who is answered is woken."""
+    _, c, _ = hot
+    carrier = carry()
+    posting = Posting(c, folder, 5, timeout=200)
+    assert carrier.collect() == 1
+    assert isinstance(posting.end(), Receipt)
+
+
+@pytest.mark.usefixtures("deaf")
+def test_the_turn_rings(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Who has posted too late to be collected is woken when the turn is free."""
+    _, c, _ = hot
+    carrier = carry("blind")
+    posting = Posting(c, folder, 5, timeout=200)
+    assert carrier.collect() == 0
+    assert isinstance(posting.end(), Receipt)
+
+
+@pytest.mark.usefixtures("patient")
+def test_nobody_rings(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Who waits has the turn of one that is killed over it."""
+    _, c, _ = hot
+    carrier = carry()
+    posting = Posting(c, folder, 5, timeout=200)
+    carrier.process.kill()
+    assert isinstance(posting.end(), Receipt)
+
+
+def test_forked_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
+    """Forked by a signal's handler while its batch is posted, the child has no part in it."""
+    _, c, _ = hot
+    carrier = carry()
+    children: list[int] = []
+
+    def fork(*_: object) -> None:
+        if not children:
+            children.append(os.fork())
+            if children == [0]:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)  # ends a child that waits for ever
+
+    def strike() -> int:
+        wait_until(lambda: POSTED in Posting.states(folder), "that it is posted")
+        signal.pthread_kill(main, signal.SIGUSR1)
+        wait_until(lambda: children, "the child")
+        _, status = os.waitpid(children[0], 0)
+        assert carrier.collect() == 1
+        return status
+
+    main = threading.get_ident()
+    handler = signal.signal(signal.SIGUSR1, fork)
+    with ThreadPoolExecutor() as pool:
+        struck = pool.submit(strike)
+        try:
+            told = str(c.add(5, timeout=20))
+        except CounterError as error:
+            told = str(error)
+        if children == [0]:
+            os._exit(0 if "forked in the middle" in told else 1)
+        signal.signal(signal.SIGUSR1, handler)
+        assert struck.result(30) == 0
+    assert told == "6"
+    assert c.refresh() == 6
+
+
 @pytest.mark.parametrize(("when", "value"), [("before", 1), ("after", 2)])
 def test_killed_before_it_answers(
     folder: Path, hot: Hot, carry: Carry, when: str, value: int
@@ -424,15 +512,7 @@ def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> Non
     """Whose thread is struck while its batch is posted has it once, or not at all."""
     _, c, _ = hot
     carrier = carry()
-    others = threading.enumerate()
     posting = Posting(c, folder, 5)
-
-    def waits() -> bool:
-        """Whether the thread that waits in flock runs; until then it would be struck instead."""
-        started = [thread for thread in threading.enumerate() if thread not in others]
-        return any(thread.ident and "_serve" in thread.name for thread in started)
-
-    wait_until(waits, "somebody waits")
     ident = ctypes.c_ulong(posting.thread.ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
     collected = carrier.collect()

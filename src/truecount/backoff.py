@@ -5,7 +5,10 @@ from __future__ import annotations
 from random import Random, SystemRandom
 from typing import Final
 
-__all__ = ["seconds"]
+__all__ = ["NAP", "seconds"]
+
+NAP: Final = 0.00002
+"""Seconds between two looks at what is about to change."""
 
 FIRST: Final = 0.001
 LONGEST: Final = 1.0

@@ -21,9 +21,11 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from truecount.backoff import NAP
+from truecount.bell import Bell, ring
 from truecount.change import DECIDED, Add, Answer, Batch
 from truecount.errors import DamagedRecordError
-from truecount.record import Ledger, Record
+from truecount.record import Ledger, Record, make
 from truecount.settle import repeat
 
 __all__ = ["Letter", "Mail"]
@@ -37,9 +39,6 @@ PLACES: Final = 64
 
 SIZE: Final = 8192
 """Bytes that one of them has there: enough for an answer with values and bounds of 500 digits."""
-
-NAP: Final = 0.00002
-"""Seconds between two looks."""
 
 BRIEFLY: Final = 0.001
 """Seconds to wait for who has the lock, by those who can do without."""
@@ -116,6 +115,9 @@ class Mail:
     def __init__(self, path: str) -> None:
         # Kept open, and never cut short: ext4 writes out at once what takes a cut file's place.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._place = 0  # of the latest letter from here
+        self._bell: Bell | None = None  # the one there
         self._close = weakref.finalize(self, os.close, self._file)
         self._close.atexit = False  # daemon threads go on
         _all.add(self)
@@ -151,8 +153,11 @@ class Mail:
         text = " ".join(map(str, (*batch[:3], *amounts)))
         mark = hashlib.sha256(counter + repr(batch[:2]).encode()).digest()[:16]
         now = time.monotonic()  # under the lock, or what was posted meanwhile seems to be to come
-        for place, (state, until, _) in enumerate(self._heads()):
+        for place in (*range(self._place, PLACES), *range(self._place)):  # ours is likely free
+            state, until, _ = self._head(place)
             if state == FREE or not now - GRACE < until <= now + LIFE:
+                if place != self._place:
+                    self._place, self._bell = place, None
                 if not self._write(counter, SIZE * (place + 1), text, SIZE):
                     return None
                 letter = Letter(place, mark, now + min(seconds, LIFE), batch)
@@ -161,10 +166,35 @@ class Mail:
                 return letter
         return None
 
-    @_locked(PATIENTLY, False)
+    def bell(self, letter: Letter) -> Bell | None:
+        """What rings as soon as the latest ``letter`` from here is answered; or it has the turn."""
+        try:
+            if self._bell is None:
+                self._bell = Bell(self._bell_at(letter.place))
+        except OSError:
+            return None
+        return self._bell
+
+    def is_answered(self, letter: Letter) -> bool:
+        """Whether `take_back` has the answer."""
+        try:
+            return self._head(letter.place)[0] == ANSWERED
+        except OSError:
+            return False
+
     def take_back(self, counter: bytes, letter: Letter) -> Answer | bool:
         """What became of it: the answer, or whether nobody has sent it, nor will."""
-        state, _, mark = self._heads()[letter.place]
+        if self.is_answered(letter):  # then nobody else touches it any more
+            with contextlib.suppress(*_ERRORS):
+                return self._take_back(counter, letter)
+        return self._take_back_alone(counter, letter)
+
+    @_locked(PATIENTLY, False)
+    def _take_back_alone(self, counter: bytes, letter: Letter) -> Answer | bool:
+        return self._take_back(counter, letter)
+
+    def _take_back(self, counter: bytes, letter: Letter) -> Answer | bool:
+        state, _, mark = self._head(letter.place)
         if mark != letter.mark:
             return False
         self._set(letter.place, FREE, 0.0, bytes(16))
@@ -181,22 +211,23 @@ class Mail:
         except OSError:
             return True
 
-    def gather(self, crowd: float, seconds: float) -> None:
-        """Wait until there are as many batches as ``crowd``, for so many ``seconds`` at most."""
-        end = time.monotonic() + seconds
-        with contextlib.suppress(*_ERRORS):
-            while self._states().count(POSTED) < crowd:
-                if time.monotonic() > end:
-                    break
-                time.sleep(NAP)
+    def call(self) -> None:
+        """Wake one whose batch nobody has collected: the turn is free."""
+        try:
+            place = self._states().find(POSTED)
+        except OSError:
+            return
+        if place >= 0:
+            ring(self._bell_at(place))
 
     @_locked(BRIEFLY, ())
     def collect(self, counter: bytes, most: int) -> tuple[Letter, ...]:
         """What was posted about ``counter``, ``most`` of it: to be answered, or put back."""
         letters: list[Letter] = []
         now = time.monotonic()
-        for place, (state, until, mark) in enumerate(self._heads()):
-            if state != POSTED or not now < until <= now + LIFE or len(letters) >= most:
+        for place in [place for place, state in enumerate(self._states()) if state == POSTED]:
+            _, until, mark = self._head(place)
+            if not now < until <= now + LIFE or len(letters) >= most:
                 continue
             text = self._read(counter, SIZE * (place + 1), SIZE)
             if text is not None:  # else it is about another counter
@@ -213,6 +244,7 @@ class Mail:
             text = _text(record._replace(ledger=about))
             if self._write(counter, SIZE * (letter.place + 1), text, SIZE):
                 self._move(letter, ANSWERED)
+                ring(self._bell_at(letter.place))  # at once: to hear it no lock is needed
 
     @_locked(PATIENTLY, None)
     def put_back(self, letters: Iterable[Letter]) -> None:
@@ -222,10 +254,16 @@ class Mail:
 
     def _awaited(self, letters: Iterable[Letter]) -> list[Letter]:
         """Those of which somebody still wants to know. Under the lock."""
-        heads = [(state, mark) for state, _, mark in self._heads()]
-        return [letter for letter in letters if heads[letter.place] == (COLLECTED, letter.mark)]
+        return [letter for letter in letters if self._is_awaited(letter)]
+
+    def _is_awaited(self, letter: Letter) -> bool:
+        state, _, mark = self._head(letter.place)
+        return state == COLLECTED and mark == letter.mark
 
     # The file
+
+    def _bell_at(self, place: int) -> str:
+        return f"{self._path}-{place}"
 
     def lock(self, seconds: float) -> None:
         """Have the batches to oneself. `OSError` when somebody keeps them for so long."""
@@ -246,9 +284,9 @@ class Mail:
         """The states of all places, a byte each."""
         return os.pread(self._file, _HEADS, 0)[:: _HEAD.size]
 
-    def _heads(self) -> list[tuple[int, float, bytes]]:
-        heads = os.pread(self._file, _HEADS, 0)
-        return list(_HEAD.iter_unpack(heads.ljust(_HEADS, b"\0")))
+    def _head(self, place: int) -> tuple[int, float, bytes]:
+        head = os.pread(self._file, _HEAD.size, _HEAD.size * place)
+        return _HEAD.unpack(head.ljust(_HEAD.size, b"\0"))
 
     def _set(self, place: int, state: int, until: float, mark: bytes) -> None:
         os.pwrite(self._file, _HEAD.pack(state, until, mark), place * _HEAD.size)
@@ -282,7 +320,7 @@ os.register_at_fork(after_in_child=_forked)
 def _batch(text: str) -> Batch:
     writer, *numbers = text.split(" ")
     number, since, *amounts = map(int, numbers)
-    return Batch(writer, number, since, tuple(map(Add, amounts)))
+    return Batch(writer, number, since, tuple([make(Add, (amount, None)) for amount in amounts]))
 
 
 def _seal(counter: bytes, text: bytes) -> bytes:

@@ -18,9 +18,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
+from truecount.backoff import NAP
 from truecount.change import Answer, Batch
 from truecount.errors import StoreError, StoreTimeoutError
 from truecount.process import Process, here
@@ -49,6 +51,9 @@ GRUDGE: Final = 5.0
 MOMENT: Final = 0.0005
 """Seconds for which who has the turn waits for those who posted a batch a moment ago."""
 
+UNHEARD: Final = 0.005
+"""Seconds after which who waits looks by itself: whoever should ring may have been killed."""
+
 MOST: Final = 16
 """Batches of others that travel in one request, at most."""
 
@@ -66,6 +71,7 @@ class MyTurn:
         self._queue: _Queue | None = None
         self._place: Place | None = None
         self._counter = b""
+        self._mine = False  # the turn
         self._posted: Letter | None = None  # where our own batch lies
         self._letters: dict[Letter, bool] = {}  # collected; and whether it may be on its way
         self._brought: list[Letter] = []  # those for which that is new, with the latest request
@@ -87,21 +93,20 @@ class MyTurn:
         self._letters = {}
         patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
         if batch is not None:
-            self._place.before_waiting = lambda: self._post(batch, patience)
-        mine = False
+            self._place.wait = partial(self._wait, batch)
         try:
             queue.turn.take(self._place, patience)
             queue.turn.insist(patience)
-            mine = True
+            self._mine = True
         except StoreTimeoutError:
             queue.shunned = time.monotonic() + GRUDGE
         except StoreError:
             pass
         answer, doubt = self._take_back()
-        if answer is not None or not mine:
+        if answer is not None or not self._mine:
+            self._mine = False  # who has answered goes on
             self.give()
-            left = None if answer is None else queue.mail.left(counter)
-            return Queued(moved=True, left=left, answer=answer, doubt=doubt)
+            return Queued(moved=True, answer=answer, doubt=doubt)
         moved = queue.turn.handed_over
         queue.quiet = 0 if moved else queue.quiet + 1
         left = queue.mail.left(counter) if queue.quiet < QUIET else None
@@ -112,11 +117,15 @@ class MyTurn:
         queue = self._queue
         if queue is None:
             return ()
-        if queue.quiet < QUIET and not self._letters:
-            queue.mail.gather(queue.crowd, MOMENT)
-        if not queue.mail.is_empty():
-            new = queue.mail.collect(self._counter, MOST - len(self._letters))
-            self._letters.update(dict.fromkeys(new, False))
+        again = bool(self._letters) or queue.quiet >= QUIET
+        end = time.monotonic() + MOMENT
+        while True:
+            if not queue.mail.is_empty():
+                new = queue.mail.collect(self._counter, MOST - len(self._letters))
+                self._letters.update(dict.fromkeys(new, False))
+            if again or len(self._letters) >= queue.crowd or time.monotonic() > end:
+                break
+            time.sleep(NAP)
         found = len(self._letters)
         if found:
             queue.quiet = 0
@@ -146,10 +155,10 @@ class MyTurn:
         if queue is None:
             return
         if queue.quiet < QUIET:
-            queue.mail.leave(self._counter, record)
             answered = [letter for letter in self._letters if _has(record, letter.batch)]
             if answered:
                 queue.mail.answer(self._counter, answered, record)
+            queue.mail.leave(self._counter, record)
         self.give()  # before those are told who stand in line here
 
     def give(self) -> None:
@@ -157,16 +166,38 @@ class MyTurn:
         queue, place = self._queue, self._place
         if queue is not None and place is not None:
             try:
-                place.before_waiting = None  # it keeps this one, which keeps it
+                place.wait = None  # it keeps this one, which keeps it
                 self._take_back()
                 self._put_back(queue)
             finally:
                 queue.turn.give(place)
+            if self._mine:
+                queue.mail.call()
+                self._mine = False
             self._queue = None
 
-    def _post(self, batch: Batch, seconds: float) -> None:
-        if self._queue is not None and self._posted is None:
-            self._posted = self._queue.mail.post(self._counter, batch, seconds)
+    def _wait(
+        self, batch: Batch, try_turn: Callable[[], bool], timeout: float | None
+    ) -> bool | None:
+        """Wait for the turn, or until another process has sent ``batch``; a `Place.wait`."""
+        queue = self._queue
+        if queue is None or self._posted is not None:
+            return None
+        seconds = PATIENCE if timeout is None else timeout
+        end = time.monotonic() + seconds
+        letter = self._posted = queue.mail.post(self._counter, batch, seconds)
+        bell = None if letter is None else queue.mail.bell(letter)
+        if letter is None or bell is None:
+            return None
+        while not (queue.mail.is_answered(letter) or try_turn()):
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                bell.wait(min(left, UNHEARD))
+            except OSError:
+                return False  # forked meanwhile
+        return True
 
     def _take_back(self) -> tuple[Answer | None, bool]:
         """The answer to our own batch, and whether it may be on its way without one."""
@@ -188,7 +219,7 @@ class MyTurn:
 
 
 def _has(record: Record, batch: Batch) -> bool:
-    return record.ledger.number(batch.writer) == batch.number
+    return record.ledger.knows(batch.writer, batch.number)
 
 
 class _Queue:

@@ -40,10 +40,12 @@ ALONE: Final = 32
 class Place:
     """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told.
 
-    ``before_waiting`` is called before it waits for other processes, if it does.
+    ``wait`` is how it waits for other processes, where not in their queue. It is given what
+    takes the turn if it is free, and for how many seconds it may wait (None: no end). It
+    returns whether it has the turn, or needs it no more; None: it has to queue after all.
     """
 
-    before_waiting: Callable[[], object] | None = None
+    wait: Callable[[Callable[[], bool], float | None], bool | None] | None = None
     gate: threading.Lock | None = None  # where its thread waits
     next: Place | None = None
 
@@ -151,9 +153,13 @@ class Turn:
             self._streak = 1
             self._alone += 1
         else:
-            if self._first is not None and self._first.before_waiting is not None:
-                self._first.before_waiting()
-            if not self._queue.wait(timeout):
+            place = self._first
+            had = None
+            if not busy and place is not None and place.wait is not None:
+                had = place.wait(self._files.try_turn, timeout)
+            if had is None:
+                had = self._queue.wait(timeout)
+            if not had:
                 raise StoreTimeoutError(
                     "other processes had the turn to write for all the time allowed"
                 )

@@ -56,9 +56,6 @@ VERSION: Final = 1
 PATIENCE: Final = 0.1
 """Seconds that a request waits for SQLite's lock, when it is its turn to write."""
 
-NAP: Final = 50e-6
-"""Seconds between two looks at it."""
-
 NAMES: Final = 500
 """How many rows are asked for at once: of variables, SQLite may take 999 only."""
 
@@ -465,7 +462,7 @@ class SQLiteStore(Store):
             except StoreTimeoutError:
                 if time.monotonic() > patience:
                     raise
-            time.sleep(NAP)
+            time.sleep(backoff.NAP)
 
     def _transact(
         self, connection: _Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]

@@ -1,0 +1,78 @@
+"""A bell by which one process wakes another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from truecount.bell import Bell, ring
+
+LONG = 20.0
+"""Seconds that nobody waits in vain."""
+
+
+def waited(bell: Bell, seconds: float) -> float:
+    """For how many seconds it was waited for."""
+    began = time.monotonic()
+    bell.wait(seconds)
+    return time.monotonic() - began
+
+
+def test_another_process_rings(tmp_path: Path) -> None:
+    """Who waits is woken by a process that knows nothing but the path."""
+    path = f"{tmp_path}/bell"
+    bell = Bell(path)
+    code = "import sys; from truecount.bell import ring; ring(sys.argv[1])"
+    with subprocess.Popen([sys.executable, "-c", code, path]):
+        assert waited(bell, LONG) < LONG
+
+
+def test_what_rang_before_is_heard_once(tmp_path: Path) -> None:
+    """Rung before anybody waits, however often, it wakes the next one to wait, and only that."""
+    path = f"{tmp_path}/bell"
+    bell = Bell(path)
+    for _ in range(100_000):  # more than a pipe holds
+        ring(path)
+    assert waited(bell, LONG) < LONG
+    while waited(bell, 0.05) < 0.05:
+        pass  # it heard as much as it reads at once
+    ring(path)
+    assert waited(bell, LONG) < LONG
+
+
+def test_nobody_waits(tmp_path: Path) -> None:
+    """To ring where there is no bell, or nobody who could hear it, does nothing, and waits not."""
+    ring(f"{tmp_path}/bell")
+    bell = Bell(f"{tmp_path}/bell")
+    bell.forget()
+    ring(f"{tmp_path}/bell")
+
+
+def test_something_else_is_there(tmp_path: Path) -> None:
+    """A file at that place is no bell, which would ring for ever, and stays as it is."""
+    (tmp_path / "bell").write_text("mine")
+    with pytest.raises(OSError, match="no named pipe"):
+        Bell(f"{tmp_path}/bell")
+    assert (tmp_path / "bell").read_text() == "mine"
+
+
+def test_a_forked_child_hears_nothing(tmp_path: Path) -> None:
+    """The bell stays the parent's: the child cannot wait there, and takes no ring from it."""
+    path = f"{tmp_path}/bell"
+    bell = Bell(path)
+    child = os.fork()
+    if child == 0:
+        try:
+            bell.wait(LONG)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    threading.Timer(0.1, ring, [path]).start()
+    assert waited(bell, LONG) < LONG
