@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import struct
 import time
@@ -39,6 +40,9 @@ PLACES: Final = 64
 
 SIZE: Final = 8192
 """Bytes that one of them has there: enough for an answer with values and bounds of 500 digits."""
+
+LOOKS: Final = 8
+"""How often who waits for the lock looks at once: to sleep takes longer than it is had."""
 
 BRIEFLY: Final = 0.001
 """Seconds to wait for who has the lock, by those who can do without."""
@@ -220,21 +224,28 @@ class Mail:
         if place >= 0:
             ring(self._bell_at(place))
 
-    @_locked(BRIEFLY, ())
     def collect(self, counter: bytes, most: int) -> tuple[Letter, ...]:
         """What was posted about ``counter``, ``most`` of it: to be answered, or put back."""
         letters: list[Letter] = []
-        now = time.monotonic()
-        for place in [place for place, state in enumerate(self._states()) if state == POSTED]:
-            _, until, mark = self._head(place)
-            if not now < until <= now + LIFE or len(letters) >= most:
-                continue
-            text = self._read(counter, SIZE * (place + 1), SIZE)
-            if text is not None:  # else it is about another counter
-                letter = Letter(place, mark, until, _batch(text))
-                self._move(letter, COLLECTED)
-                letters.append(letter)
-        return tuple(letters)
+        try:
+            now = time.monotonic()
+            for place in [place for place, state in enumerate(self._states()) if state == POSTED]:
+                _, until, mark = self._head(place)
+                if not now < until <= now + LIFE or len(letters) >= most:
+                    continue
+                text = self._read(counter, SIZE * (place + 1), SIZE)
+                if text is not None:  # else it is about another counter
+                    letters.append(Letter(place, mark, until, _batch(text)))
+        except _ERRORS:
+            return ()
+        return self._collect(letters)  # others wait for the lock: they are read before it
+
+    @_locked(BRIEFLY, ())
+    def _collect(self, letters: Iterable[Letter]) -> tuple[Letter, ...]:
+        there = tuple(letter for letter in letters if self._is(letter, POSTED))
+        for letter in there:
+            self._move(letter, COLLECTED)
+        return there
 
     @_locked(PATIENTLY, None)
     def answer(self, counter: bytes, letters: Iterable[Letter], record: Record) -> None:
@@ -254,11 +265,11 @@ class Mail:
 
     def _awaited(self, letters: Iterable[Letter]) -> list[Letter]:
         """Those of which somebody still wants to know. Under the lock."""
-        return [letter for letter in letters if self._is_awaited(letter)]
+        return [letter for letter in letters if self._is(letter, COLLECTED)]
 
-    def _is_awaited(self, letter: Letter) -> bool:
-        state, _, mark = self._head(letter.place)
-        return state == COLLECTED and mark == letter.mark
+    def _is(self, letter: Letter, state: int) -> bool:
+        found, _, mark = self._head(letter.place)
+        return found == state and mark == letter.mark
 
     # The file
 
@@ -268,14 +279,14 @@ class Mail:
     def lock(self, seconds: float) -> None:
         """Have the batches to oneself. `OSError` when somebody keeps them for so long."""
         end = time.monotonic() + seconds
-        while True:
+        for looks in itertools.count():
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise
-                time.sleep(NAP)
+                time.sleep(NAP if looks >= LOOKS else 0)
 
     def _move(self, letter: Letter, state: int) -> None:
         self._set(letter.place, state, letter.until, letter.mark)

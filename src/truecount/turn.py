@@ -149,7 +149,7 @@ class Turn:
         if not busy and self._streak < STREAK and self._files.try_turn():
             self._streak += 1
             self._alone += 1
-        elif not busy and self._files.try_both():
+        elif not busy and self._streak >= STREAK and self._files.try_both():
             self._streak = 1
             self._alone += 1
         else:
