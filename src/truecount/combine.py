@@ -38,7 +38,7 @@ from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_ins
 from truecount.errors import CounterError, StoreTimeoutError
 from truecount.gate import closed, wait_at
 from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
-from truecount.process import Writer, here
+from truecount.process import Writer, here, known
 from truecount.record import Address, Record, View, make
 from truecount.steps import Expired, Gather, Plan, Wait
 from truecount.stores.base import PASSING, Ambiguous, Store
@@ -342,7 +342,7 @@ class Line:
 
     def refuse_strangers(self) -> None:
         """Raise `CounterError` in a child that was forked after its caller had found this line."""
-        if self.terms.writer.process is not here():
+        if self.terms.writer.process is not known():
             orphans.add(threading.get_ident())  # so that all leave the line to the parent
             raise orphaned()
 

@@ -25,7 +25,7 @@ from truecount.errors import (
     StoreURLError,
 )
 from truecount.moment import now
-from truecount.process import Process, here
+from truecount.process import Process, here, known
 from truecount.record import Address, Record, make
 from truecount.steps import Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Store, patiently
@@ -160,11 +160,11 @@ class RedisStore(Store):
         if latest is not None and not self.always_fence:
             foreseen = foresee(latest, self._key(address), batch, adds, now())
             if foreseen is not None:
-                began, process = time.monotonic(), here()
+                began, process = time.monotonic(), known()
                 came = self._ask_next(address, foreseen, timeout)
                 if came is not None:
                     return came
-                if here() is not process:  # forked in a signal's handler: it is the parent's
+                if known() is not process:  # forked in a signal's handler: it is the parent's
                     raise Ambiguous(StoreUnavailableError("the process was forked meanwhile"))
                 if timeout is not None:
                     timeout = max(timeout - (time.monotonic() - began), 0.0)
