@@ -21,6 +21,7 @@ from bench import (
     simpledb,
     simulated,
     single,
+    started,
     startup,
 )
 from bench.page import DOCS, Section, report, write
@@ -30,6 +31,7 @@ MEASUREMENTS: dict[str, Callable[[Callable[[float], object]], Section]] = {
     **{f"on-{key}": partial(peers.section, key) for key in peers.ENGINES},
     "breakdown": breakdown.measure,
     "apart": apart.measure,
+    "started": started.measure,
     "disks": disks.measure,
     "single": single.measure,
     "fairness": fairness.measure,

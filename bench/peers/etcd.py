@@ -15,9 +15,10 @@ from typing import Any
 from bench.peers.model import Add, Contender, Engine, Place, Session, ours
 from truecount.testing.servers import Etcd, ZooKeeper
 
-__all__ = ["ENGINES"]
+__all__ = ["ENGINES", "LOCKED"]
 
 BARE = "compare-and-set loop"
+LOCKED = f"{BARE}, a lock in each process"
 
 
 @contextmanager
@@ -147,7 +148,7 @@ ENGINES = {
             ours(),
             Contender(BARE, partial(open_loop, locked=False), partial(read_loop, "bare")),
             Contender(
-                f"{BARE}, a lock in each process",
+                LOCKED,
                 partial(open_loop, locked=True),
                 partial(read_loop, "locked"),
             ),

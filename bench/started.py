@@ -1,0 +1,93 @@
+"""How several processes were started, and where they run.
+
+What keeps them from being faster is mostly that none finds its own code and data
+in the processors' caches when it is its turn. Those that are forked from one that
+has loaded everything share them; those that are held on a processor each bring
+along less from the other one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable
+from multiprocessing.pool import Pool
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Final
+
+from bench.page import Section, table
+from bench.peers import etcd
+from bench.peers.load import ENGINES, rate
+from bench.peers.measure import PROCESSES, quiet
+from bench.peers.model import OURS, Place
+
+__all__ = ["measure"]
+
+ROUNDS: Final = 5
+SECONDS: Final = 1.5
+THREADS: Final = 8
+RIVALS: Final = {
+    **{key: ENGINES[key].bare for key in ("sqlite", "redis", "redis-memory")},
+    "etcd": etcd.LOCKED,
+}
+"""The best peer, by engine."""
+
+
+def measure(advance: Callable[[float], object]) -> Section:
+    """Have them count, started and held in each way, in turn with the best peer."""
+    anew = multiprocessing.get_context("spawn")
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(["bench.peers.load"])
+    started = anew.Value("i", 0)
+    rows = []
+    for done, (key, rival) in enumerate(RIVALS.items()):
+        with (
+            ENGINES[key].start(Path.cwd()) as place,
+            anew.Pool(PROCESSES, quiet) as free,
+            anew.Pool(PROCESSES, _hold, (started,)) as held,
+            forked.Pool(PROCESSES, quiet) as shared,
+            forked.Pool(PROCESSES, _hold, (started,)) as both,
+        ):
+            pools = free, held, shared, both
+            rounds = [
+                [figure for pool in pools for figure in _round(pool, key, place)]
+                for _ in range(ROUNDS)
+            ]
+        medians = map(statistics.median, zip(*rounds, strict=True))
+        shown = [f"{adds:,.0f}, {ratio:.2f}" for adds, ratio in zip(medians, medians, strict=True)]
+        rows.append((ENGINES[key].title, rival, *shown))
+        advance((done + 1) / len(RIVALS))
+    text = (
+        f"{PROCESSES} processes of {THREADS} threads add 1 to one counter as fast as they can, in "
+        f"turn with the best peer, started and held in the same way; {ROUNDS} rounds of "
+        f"{SECONDS} s: adds a second, and how many times those of the peer that is; medians. "
+        "Everywhere else on this page each is started anew.\n\n"
+        + table(
+            (
+                *("", "the best peer", "each started anew", "and held on a processor, in turn"),
+                *("forked from one that has loaded all", "and held"),
+            ),
+            rows,
+        )
+    )
+    return Section("How processes are started", text, [])
+
+
+def _round(pool: Pool, key: str, place: Place) -> tuple[float, float]:
+    """Ours, and how many times the peer's."""
+    ours, theirs = (
+        rate(pool, key, name, [place] * PROCESSES, THREADS, SECONDS) for name in (OURS, RIVALS[key])
+    )
+    return ours, ours / theirs
+
+
+def _hold(started: Synchronized[int]) -> None:
+    """Hold a process of a pool on one of the processors, each on the next one."""
+    quiet()
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[number % len(processors)]})
