@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,50 @@ def test_a_batch_arrives_whole(post: Mail, other: Mail) -> None:
     assert answer.view is not None
     assert answer.view.value == -20
     assert post.take_back(HERE, letter) is False
+
+
+def test_an_answer_is_read_before_its_place_is_taken(
+    post: Mail, other: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever posts as soon as a place is free spoils no answer that was there."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    other.answer(HERE, other.collect(HERE, PLACES), made(batch()))
+    free = Mail._set
+
+    def free_and_taken(mail: Mail, *args: Any) -> None:
+        monkeypatch.undo()
+        free(mail, *args)
+        taken = other.post(HERE, batch(2), 1)
+        assert taken is not None
+        assert taken.place == letter.place
+
+    monkeypatch.setattr(Mail, "_set", free_and_taken)
+    answer = post.take_back(HERE, letter)
+    assert not isinstance(answer, bool)
+    assert [int(outcome) for outcome in answer.outcomes] == [6, -14, -11]
+    assert [found.batch.number for found in other.collect(HERE, PLACES)] == [2]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["taken back", "and another posted"])
+def test_taken_back_while_it_is_collected(
+    again: bool, post: Mail, other: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its owner has taken back since it was read is not sent, nor told to be collected."""
+    letter = post.post(HERE, batch(), 1)
+    assert letter is not None
+    read = Mail._read
+
+    def read_and_taken_back(mail: Mail, *args: Any) -> str | None:
+        monkeypatch.undo()
+        text = read(mail, *args)
+        assert post.take_back(HERE, letter) is True
+        assert not again or post.post(HERE, batch(2), 1)
+        return text
+
+    monkeypatch.setattr(Mail, "_read", read_and_taken_back)
+    assert other.collect(HERE, PLACES) == ()
+    assert [found.batch.number for found in other.collect(HERE, PLACES)] == [2] * again
 
 
 def test_only_about_this_counter(post: Mail, other: Mail) -> None:

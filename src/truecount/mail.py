@@ -171,7 +171,7 @@ class Mail:
         return None
 
     def bell(self, letter: Letter) -> Bell | None:
-        """What rings as soon as the latest ``letter`` from here is answered; or it has the turn."""
+        """What rings when ``letter``, the latest from here, is answered, or the turn is free."""
         try:
             if self._bell is None:
                 self._bell = Bell(self._bell_at(letter.place))
@@ -201,12 +201,14 @@ class Mail:
         state, _, mark = self._head(letter.place)
         if mark != letter.mark:
             return False
-        self._set(letter.place, FREE, 0.0, bytes(16))
-        if state == ANSWERED:
+        text = None
+        if state == ANSWERED:  # to be read before the place is somebody else's
             text = self._read(counter, SIZE * (letter.place + 1), SIZE)
-            answer = text and repeat(_record(text), letter.batch)
-            return answer if answer and answer.verdict == DECIDED else False
-        return state == POSTED
+        self._set(letter.place, FREE, 0.0, bytes(16))
+        if state == POSTED:
+            return True
+        answer = text and repeat(_record(text), letter.batch)
+        return answer if answer and answer.verdict == DECIDED else False
 
     def is_empty(self) -> bool:
         """Whether nothing is posted at all."""
