@@ -312,6 +312,21 @@ def test_who_waits_is_answered_by_another(folder: Path, hot: Hot, carry: Carry) 
     assert c.refresh() == 6
 
 
+def test_what_was_left_of_what_is_gone(folder: Path, hot: Hot, carry: Carry) -> None:
+    """What was left of a counter that was purged since keeps a new one from nothing."""
+    url, c, _ = hot
+    carrier = carry()
+    posting = Posting(c, folder, 5)
+    assert carrier.collect() == 1
+    assert isinstance(posting.end(), Receipt)
+    c.add(1)
+    c.delete()
+    store = ComparingStore(connect(url))  # with it nothing was seen of the counter
+    assert store.purge(time.time_ns() // 1000 + 1) == 1
+    store.lose_requests(1)
+    assert Counter("mydomain", "hot", 3, store=store) == 3
+
+
 def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None:
     """What does not fit any more after the other's own change is refused, for good."""
     _, c, store = hot

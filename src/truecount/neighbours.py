@@ -104,10 +104,12 @@ class MyTurn:
             pass
         answer, doubt = self._take_back()
         if answer is not None or not self._mine:
+            queue.answered = answer is not None
             self._mine = False  # who has answered goes on
             self.give()
             return Queued(moved=True, answer=answer, doubt=doubt)
-        moved = queue.turn.handed_over
+        moved = queue.turn.handed_over or queue.answered
+        queue.answered = False
         queue.quiet = 0 if moved else queue.quiet + 1
         left = queue.mail.left(counter) if queue.quiet < QUIET else None
         return Queued(moved, left, doubt=doubt)
@@ -226,7 +228,8 @@ class _Queue:
     """Lock files, as this process uses them, and a file for what is left there.
 
     Nobody waits there before the instant ``shunned``, of the monotonic clock. ``quiet`` counts
-    the turns since there was a sign of others, ``crowd`` how many of them posted a moment ago.
+    the turns since there was a sign of others, ``crowd`` how many of them posted a moment ago,
+    and ``answered`` is whether one of them had the turn last.
     """
 
     def __init__(self, path: str) -> None:
@@ -236,6 +239,7 @@ class _Queue:
         self.shunned = 0.0
         self.quiet = QUIET
         self.crowd = 0.0
+        self.answered = False
         self.mail = Mail(f"{path}-mail")
         self.turn = Turn(path)
 

@@ -192,9 +192,11 @@ def _queue(address: Address, sealed: Sealed, ground: Ground) -> Plan[Queued]:
 def newer(turn: Queued, known: Record | None) -> Record | None:
     """What is known of a record after others had their turn, who may have left theirs."""
     left = turn.left
+    if not turn.moved:  # nobody came in between: what was left may be of long ago
+        return left if left and known and left.stamp.revision > known.stamp.revision else known
     if known is None or (left and left.stamp.revision >= known.stamp.revision):
-        return left  # it may be of long ago, which the store finds out
-    return None if turn.moved else known
+        return left
+    return None
 
 
 def may_post(sealed: Sealed) -> bool:
