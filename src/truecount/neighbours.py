@@ -105,7 +105,7 @@ class MyTurn:
         answer, doubt = self._take_back()
         if answer is not None or not self._mine:
             queue.answered = answer is not None
-            self._mine = False  # who has answered goes on
+            self._mine = False  # whoever has answered has it
             self.give()
             return Queued(moved=True, answer=answer, doubt=doubt)
         moved = queue.turn.handed_over or queue.answered
