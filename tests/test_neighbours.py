@@ -355,22 +355,13 @@ def deaf(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-def test_the_answer_rings(folder: Path, hot: Hot, carry: Carry) -> None:
-    """Who is answered is woken."""
+@pytest.mark.parametrize(("when", "collected"), [("never", 1), ("blind", 0)])
+def test_the_bell_rings(folder: Path, hot: Hot, carry: Carry, when: str, collected: int) -> None:
+    """Who is answered is woken; and who was not collected, when the turn is free."""
     _, c, _ = hot
-    carrier = carry()
+    carrier = carry(when)
     posting = Posting(c, folder, 5, timeout=200)
-    assert carrier.collect() == 1
-    assert isinstance(posting.end(), Receipt)
-
-
-@pytest.mark.usefixtures("deaf")
-def test_the_turn_rings(folder: Path, hot: Hot, carry: Carry) -> None:
-    """Who has posted too late to be collected is woken when the turn is free."""
-    _, c, _ = hot
-    carrier = carry("blind")
-    posting = Posting(c, folder, 5, timeout=200)
-    assert carrier.collect() == 0
+    assert carrier.collect() == collected
     assert isinstance(posting.end(), Receipt)
 
 

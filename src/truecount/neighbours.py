@@ -119,13 +119,13 @@ class MyTurn:
         queue = self._queue
         if queue is None:
             return ()
-        again = bool(self._letters) or queue.quiet >= QUIET
-        end = time.monotonic() + MOMENT
+        waits = queue.quiet < QUIET and not self._letters
+        end = time.monotonic() + (MOMENT if waits else 0.0)
         while True:
             if not queue.mail.is_empty():
                 new = queue.mail.collect(self._counter, MOST - len(self._letters))
                 self._letters.update(dict.fromkeys(new, False))
-            if again or len(self._letters) >= queue.crowd or time.monotonic() > end:
+            if len(self._letters) >= queue.crowd or time.monotonic() >= end:
                 break
             time.sleep(NAP)
         found = len(self._letters)
