@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +18,8 @@ pytest.register_assert_rewrite("truecount.testing.conformance")
 pytest_plugins = ["truecount.testing.fixtures"]
 
 import truecount  # noqa: E402  # after the rewriting is registered
-from truecount import Store, connect  # noqa: E402
+from helpers import missing  # noqa: E402
+from truecount import Store, connect, neighbours  # noqa: E402
 
 settings.register_profile("truecount", deadline=None, print_blob=True)
 settings.load_profile("truecount")
@@ -33,6 +39,30 @@ def default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def doctest_namespace() -> dict[str, object]:
     return {"truecount": truecount}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's processes have their lock files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    # One of 1,024 numbers may be that of an earlier test's counter, whose files are elsewhere.
+    monkeypatch.setattr(neighbours, "_queues", {})
+    return tmp_path / "tmp" / f"truecount-{os.getuid()}"
+
+
+@pytest.fixture(scope="session")
+def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes the disk fail."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        missing("C compiler on Linux (apt-get install gcc libc6-dev)")
+    library = tmp_path_factory.mktemp("library") / "failing_disk.so"
+    source = Path(__file__).parent / "failing_disk.c"
+    command = [str(compiler), "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
 
 
 @pytest.fixture

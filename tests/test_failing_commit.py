@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,23 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import missing
 from truecount import Counter, OutcomeUnknownError
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes the disk fail."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        missing("C compiler on Linux (apt-get install gcc libc6-dev)")
-    library = tmp_path_factory.mktemp("library") / "failing_disk.so"
-    source = HERE / "failing_disk.c"
-    command = [str(compiler), "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def run(library: Path, code: str) -> str:

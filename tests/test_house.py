@@ -27,7 +27,7 @@ FLOORS = [
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},
     {"truecount.steps", "truecount.mail"},
-    {"truecount.stores.base"},
+    {"truecount.stores.base", "truecount.post"},
     {"truecount.neighbours"},
     {"truecount.plans", "truecount.drive", "truecount.connect"},
     {"truecount.combine"},
@@ -63,8 +63,8 @@ STORES_MAY_IMPORT = {
         "truecount.gate",
         "truecount.moment",
     ),
-    *("truecount.process", "truecount.record", "truecount.settle", "truecount.sums"),
-    *("truecount.steps", "truecount.turn", "truecount.url"),
+    *("truecount.mail", "truecount.post", "truecount.process", "truecount.record"),
+    *("truecount.settle", "truecount.sums", "truecount.steps", "truecount.turn", "truecount.url"),
     "truecount.stores.base",
 }
 

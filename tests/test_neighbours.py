@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 import pytest
 
+import posting
 import workers
 from helpers import in_processes, wait_until
+from posting import Posting, wait_until_posted
 from truecount import (
     BoundsError,
     Counter,
-    CounterError,
     Receipt,
     StoreUnavailableError,
     connect,
     neighbours,
+    post,
 )
 from truecount.change import Add, Batch
 from truecount.combine import SENT, Line
-from truecount.mail import _HEAD, _HEADS, POSTED, Letter, Mail
+from truecount.mail import Letter, Mail
 from truecount.neighbours import MyTurn
 from truecount.record import Address
 from truecount.settle import carry as carry_along
@@ -39,17 +37,6 @@ from truecount.stores.base import Store
 from truecount.testing.faulty import ComparingStore
 
 PROCESSES, TIMES = 4, 100
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's processes have their lock files."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    # One of 1,024 numbers may be that of an earlier test's counter, whose files are elsewhere.
-    monkeypatch.setattr(neighbours, "_queues", {})
-    return tmp_path / "tmp" / f"truecount-{os.getuid()}"
 
 
 def race(tmp_path: Path, processes: int = 2, times: int = 20) -> list[workers.Effort]:
@@ -213,63 +200,24 @@ CARRIER = """
 """A process that has the turn and collects what others post, and what befalls it then."""
 
 
-class Carrier:
+class Carrier(posting.Carrier):
     """Such a process, which waits before it collects."""
 
     def __init__(self, url: str, when: str, *name: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(CARRIER), url, when, *name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__(CARRIER, url, when, *name)
         assert self.says() == "mine"
-
-    def says(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
     def collect(self) -> int:
         """Have it collect, and go on; how many batches it found."""
-        return self.release()
+        return int(self.goes_on())
 
     def release(self) -> int:
         """Have it send what it held back; how many requests that were."""
-        assert self.process.stdin is not None
-        print(file=self.process.stdin, flush=True)
-        return int(self.says())
+        return int(self.goes_on())
 
 
 Hot: TypeAlias = tuple[str, Counter, ComparingStore]
 Carry: TypeAlias = Callable[..., Carrier]
-
-
-class Posting:
-    """An addition that waits for its turn, in a thread, and what came of it."""
-
-    def __init__(self, c: Counter, folder: Path, amount: int = 1, timeout: float = 20) -> None:
-        self.came: list[int | BaseException] = []
-
-        def add() -> None:
-            try:
-                self.came.append(c.add(amount, timeout=timeout))
-            except BaseException as error:
-                self.came.append(error)
-
-        self.thread = threading.Thread(target=add, daemon=True)
-        self.thread.start()
-        wait_until(lambda: POSTED in self.states(folder), "that it is posted")
-
-    @staticmethod
-    def states(folder: Path) -> set[int]:
-        """What the machine's files say of all batches."""
-        heads = b"".join(path.read_bytes()[:_HEADS] for path in folder.glob("*-mail"))
-        return set(heads[:: _HEAD.size])
-
-    def end(self) -> int | BaseException:
-        """What came of it."""
-        self.thread.join(30)
-        return self.came[0]
 
 
 @pytest.fixture
@@ -300,11 +248,11 @@ def test_who_waits_is_answered_by_another(folder: Path, hot: Hot, carry: Carry) 
     """What was sent along has its receipt, and its process has made no request at all."""
     _, c, store = hot
     carrier = carry()
-    posting = Posting(c, folder, 5)
+    waiting = Posting(c, folder, 5)
     store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "1"
-    receipt = posting.end()
+    receipt = waiting.end()
     assert isinstance(receipt, Receipt)
     assert (receipt.before, receipt.after) == (1, 6)
     assert c.value == 6
@@ -316,9 +264,9 @@ def test_what_was_left_of_what_is_gone(folder: Path, hot: Hot, carry: Carry) -> 
     """What was left of a counter that was purged since keeps a new one from nothing."""
     url, c, _ = hot
     carrier = carry()
-    posting = Posting(c, folder, 5)
+    waiting = Posting(c, folder, 5)
     assert carrier.collect() == 1
-    assert isinstance(posting.end(), Receipt)
+    assert isinstance(waiting.end(), Receipt)
     c.add(1)
     c.delete()
     store = ComparingStore(connect(url))  # with it nothing was seen of the counter
@@ -332,11 +280,11 @@ def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None
     _, c, store = hot
     c.limit(maximum=1)
     carrier = carry()
-    posting = Posting(c, folder)
+    waiting = Posting(c, folder)
     store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "1"
-    assert isinstance(posting.end(), BoundsError)
+    assert isinstance(waiting.end(), BoundsError)
     store.mend()
     c.limit(maximum=None)
     assert c.refresh() == 1
@@ -351,7 +299,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def deaf(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Likewise, and not look by themselves."""
-    monkeypatch.setattr(neighbours, "UNHEARD", 60)
+    monkeypatch.setattr(post, "UNHEARD", 60)
 
 
 @pytest.mark.usefixtures("deaf")
@@ -360,9 +308,9 @@ def test_the_bell_rings(folder: Path, hot: Hot, carry: Carry, when: str, collect
     """Who is answered is woken; and who was not collected, when the turn is free."""
     _, c, _ = hot
     carrier = carry(when)
-    posting = Posting(c, folder, 5, timeout=200)
+    waiting = Posting(c, folder, 5, timeout=200)
     assert carrier.collect() == collected
-    assert isinstance(posting.end(), Receipt)
+    assert isinstance(waiting.end(), Receipt)
 
 
 @pytest.mark.usefixtures("patient")
@@ -370,45 +318,16 @@ def test_nobody_rings(folder: Path, hot: Hot, carry: Carry) -> None:
     """Who waits has the turn of one that is killed over it."""
     _, c, _ = hot
     carrier = carry()
-    posting = Posting(c, folder, 5, timeout=200)
+    waiting = Posting(c, folder, 5, timeout=200)
     carrier.process.kill()
-    assert isinstance(posting.end(), Receipt)
+    assert isinstance(waiting.end(), Receipt)
 
 
 def test_forked_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
     """Forked by a signal's handler while its batch is posted, the child has no part in it."""
     _, c, _ = hot
     carrier = carry()
-    children: list[int] = []
-
-    def fork(*_: object) -> None:
-        if not children:
-            children.append(os.fork())
-            if children == [0]:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(5)  # ends a child that waits for ever
-
-    def strike() -> int:
-        wait_until(lambda: POSTED in Posting.states(folder), "that it is posted")
-        signal.pthread_kill(main, signal.SIGUSR1)
-        wait_until(lambda: children, "the child")
-        _, status = os.waitpid(children[0], 0)
-        assert carrier.collect() == 1
-        return status
-
-    main = threading.get_ident()
-    handler = signal.signal(signal.SIGUSR1, fork)
-    with ThreadPoolExecutor() as pool:
-        struck = pool.submit(strike)
-        try:
-            told = str(c.add(5, timeout=20))
-        except CounterError as error:
-            told = str(error)
-        if children == [0]:
-            os._exit(0 if "forked in the middle" in told else 1)
-        signal.signal(signal.SIGUSR1, handler)
-        assert struck.result(30) == 0
-    assert told == "6"
+    assert posting.add_and_fork(c, folder, carrier.collect) == "6"
     assert c.refresh() == 6
 
 
@@ -420,9 +339,9 @@ def test_killed_before_it_answers(
     _, c, store = hot
     carrier = carry(when)
     before = store.writes
-    posting = Posting(c, folder)
+    waiting = Posting(c, folder)
     assert carrier.collect() == 1
-    assert posting.end() == c.refresh() == value
+    assert waiting.end() == c.refresh() == value
     assert store.writes == before + (when == "before")
     assert carrier.process.wait(30) == -signal.SIGKILL
 
@@ -432,10 +351,10 @@ def test_a_request_that_lands_when_all_is_over(folder: Path, hot: Hot, carry: Ca
     _, c, _ = hot
     c.limit(minimum=0)
     carrier = carry("held")
-    posting = Posting(c, folder, -1)
+    waiting = Posting(c, folder, -1)
     assert carrier.collect() == 1
     assert carrier.says() == "OutcomeUnknownError"
-    assert isinstance(posting.end(), BoundsError)
+    assert isinstance(waiting.end(), BoundsError)
     assert carrier.release() == 1
     assert c.refresh() == 0  # and not 4
 
@@ -444,11 +363,11 @@ def test_a_store_that_is_down_leaves_nobody_in_doubt(folder: Path, hot: Hot, car
     """What was collected for a request that was refused before it acted, was never sent."""
     _, c, store = hot
     carrier = carry("down")
-    posting = Posting(c, folder, timeout=3)
+    waiting = Posting(c, folder, timeout=3)
     store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "StoreUnavailableError"
-    assert isinstance(posting.end(), StoreUnavailableError)
+    assert isinstance(waiting.end(), StoreUnavailableError)
 
 
 def test_another_store_by_the_same_name(
@@ -461,10 +380,10 @@ def test_another_store_by_the_same_name(
         store.url = "dynamodb://us-east-1/counters"
         counter = Counter("mydomain", "hot", store=store)
         carrier = carry("never", url, store.url)
-        posting = Posting(counter, folder, 5)
+        waiting = Posting(counter, folder, 5)
         assert carrier.collect() == 1
         assert carrier.says() == "1"
-        assert posting.end() == counter.refresh() == 5
+        assert waiting.end() == counter.refresh() == 5
         assert c.refresh() == 1
 
 
@@ -472,9 +391,9 @@ def test_stopped_before_it_sends(folder: Path, hot: Hot, carry: Carry) -> None:
     """Who is stopped with others' batches in hand sends them in vain when it goes on."""
     _, c, _ = hot
     carrier = carry("stopped")
-    posting = Posting(c, folder, timeout=2)
+    waiting = Posting(c, folder, timeout=2)
     assert carrier.collect() == 1
-    assert posting.end() == 1
+    assert waiting.end() == 1
     carrier.process.send_signal(signal.SIGCONT)
     assert carrier.says() == "2"
     assert c.refresh() == 2
@@ -506,7 +425,7 @@ def test_killed_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
         assert victim.stdout.readline() == "5\n"
         carrier = carry()
         print(file=victim.stdin, flush=True)
-        wait_until(lambda: POSTED in Posting.states(folder), "that it is posted")
+        wait_until_posted(folder)
         victim.kill()
     collected = carrier.collect()
     assert carrier.says() == "6"
@@ -518,14 +437,13 @@ def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> Non
     """Whose thread is struck while its batch is posted has it once, or not at all."""
     _, c, _ = hot
     carrier = carry()
-    posting = Posting(c, folder, 5)
-    ident = ctypes.c_ulong(posting.thread.ident or 0)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
+    waiting = Posting(c, folder, 5)
+    waiting.strike(KeyboardInterrupt)
     collected = carrier.collect()
     assert carrier.says() == "1"
     assert c.refresh() == 1 + 5 * collected
     assert c.add(1) == 2 + 5 * collected
-    assert isinstance(posting.end(), KeyboardInterrupt)
+    assert isinstance(waiting.end(), KeyboardInterrupt)
 
 
 def test_struck_when_it_is_answered(
@@ -540,10 +458,10 @@ def test_struck_when_it_is_answered(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Line, "_deliver", strike)
-    posting = Posting(c, folder, 5)
+    waiting = Posting(c, folder, 5)
     store.go_down()
     assert carrier.collect() == 1
-    struck = posting.end()
+    struck = waiting.end()
     assert isinstance(struck, KeyboardInterrupt)
     assert SENT in struck.__notes__
     store.mend()

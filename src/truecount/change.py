@@ -180,6 +180,11 @@ class Batch(NamedTuple):
             return () if key is None else (key,)
         return tuple([change.key for change in changes if change.key is not None])
 
+    @property
+    def plain(self) -> bool:
+        """Whether it holds additions without keys only."""
+        return set(map(type, self.changes)) == {Add} and not self.keys
+
 
 class Additions(NamedTuple):
     """An addition to each of many counters, in columns: so many batches, with one `Add` in each.

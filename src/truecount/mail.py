@@ -16,7 +16,9 @@ import functools
 import hashlib
 import itertools
 import os
+import stat
 import struct
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -29,7 +31,7 @@ from truecount.errors import DamagedRecordError
 from truecount.record import Ledger, Record, make
 from truecount.settle import repeat
 
-__all__ = ["Letter", "Mail"]
+__all__ = ["Letter", "Mail", "folder"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,6 +69,21 @@ _HEAD: Final = struct.Struct("<Bd16s")
 _HEADS: Final = _HEAD.size * PLACES
 _LEFT: Final = SIZE * (PLACES + 1)  # where the record is left; the heads have what is before them
 _ERRORS: Final = OSError, ValueError, DamagedRecordError
+
+
+def folder() -> str:
+    """The folder for it: of this user's alone, and for all processes of the machine.
+
+    `OSError` where there can be none, or it is not safe.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"truecount-{os.getuid()}")
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise
+    return path
 
 
 class Letter(NamedTuple):

@@ -18,12 +18,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from truecount.backoff import NAP
-from truecount.change import Answer, Batch
+from truecount.change import Batch
 from truecount.errors import StoreError, StoreTimeoutError
 from truecount.process import Process, here
 from truecount.record import Address, Record
@@ -31,8 +30,7 @@ from truecount.steps import Queued
 from truecount.stores.base import Store
 
 if TYPE_CHECKING:
-    from truecount.mail import Letter
-    from truecount.turn import Place
+    from truecount.post import Post
 
 __all__ = ["MyTurn"]
 
@@ -51,12 +49,6 @@ GRUDGE: Final = 5.0
 MOMENT: Final = 0.0005
 """Seconds for which who has the turn waits for those who posted a batch a moment ago."""
 
-UNHEARD: Final = 0.005
-"""Seconds after which who waits looks by itself: whoever should ring may have been killed."""
-
-MOST: Final = 16
-"""Batches of others that travel in one request, at most."""
-
 FADE: Final = 0.25
 """What is taken off their number with each turn to which not all came; if none did, all is."""
 
@@ -69,12 +61,8 @@ class MyTurn:
 
     def __init__(self) -> None:
         self._queue: _Queue | None = None
-        self._place: Place | None = None
+        self._post: Post | None = None
         self._counter = b""
-        self._mine = False  # the turn
-        self._posted: Letter | None = None  # where our own batch lies
-        self._letters: dict[Letter, bool] = {}  # collected; and whether it may be on its way
-        self._brought: list[Letter] = []  # those for which that is new, with the latest request
 
     def take(
         self, store: Store, address: Address, batch: Batch | None, timeout: float | None
@@ -87,161 +75,100 @@ class MyTurn:
         queue = None if store.home is not None else _queue_of(counter)  # else nobody else can write
         if self._queue is not None or queue is None or time.monotonic() < queue.shunned:
             return Queued(moved=False)  # if what is known is past, the store finds out
-        from truecount.turn import Place
+        from truecount.post import Post
 
-        self._queue, self._place, self._counter = queue, Place(), counter
-        self._letters = {}
         patience = PATIENCE if timeout is None else min(PATIENCE, timeout / 2)
-        if batch is not None:
-            self._place.wait = partial(self._wait, batch)
+        self._queue, self._counter = queue, counter
+        post = self._post = Post(queue.turn, lambda: counter, batch, patience)
+        mine = False
         try:
-            queue.turn.take(self._place, patience)
+            queue.turn.take(post, patience)
             queue.turn.insist(patience)
-            self._mine = True
+            mine = not post.served
         except StoreTimeoutError:
             queue.shunned = time.monotonic() + GRUDGE
         except StoreError:
             pass
-        answer, doubt = self._take_back()
-        if answer is not None or not self._mine:
-            queue.answered = answer is not None
-            self._mine = False  # whoever has answered has it
+        answer, doubt = post.take_back()
+        if answer is not None or not mine:
             self.give()
             return Queued(moved=True, answer=answer, doubt=doubt)
-        moved = queue.turn.handed_over or queue.answered
-        queue.answered = False
+        moved = queue.turn.handed_over
         queue.quiet = 0 if moved else queue.quiet + 1
         left = queue.mail.left(counter) if queue.quiet < QUIET else None
         return Queued(moved, left, doubt=doubt)
 
     def collect(self) -> tuple[Batch, ...]:
         """The batches of those who wait for the turn, as far as this one has it."""
-        queue = self._queue
-        if queue is None:
+        queue, post = self._queue, self._post
+        if queue is None or post is None:
             return ()
-        waits = queue.quiet < QUIET and not self._letters
+        waits = queue.quiet < QUIET and not post.letters
         end = time.monotonic() + (MOMENT if waits else 0.0)
         while True:
-            if not queue.mail.is_empty():
-                new = queue.mail.collect(self._counter, MOST - len(self._letters))
-                self._letters.update(dict.fromkeys(new, False))
-            if len(self._letters) >= queue.crowd or time.monotonic() >= end:
+            post.collect()
+            found = len(post.letters)
+            if found >= queue.crowd or time.monotonic() >= end:
                 break
             time.sleep(NAP)
-        found = len(self._letters)
         if found:
             queue.quiet = 0
         queue.crowd = max(found, queue.crowd - FADE) if found else 0.0
-        now = time.monotonic()
-        return tuple([letter.batch for letter in self._letters if now < letter.until])
+        return post.batches()
 
     def sends(self, record: Record) -> None:
         """Take note that ``record`` is about to be sent."""
-        self._brought = []
-        if self._letters:
-            sure = [letter for letter, doubt in self._letters.items() if not doubt]
-            self._brought = [letter for letter in sure if _has(record, letter.batch)]
-            self._letters.update(dict.fromkeys(self._brought, True))
+        if self._post is not None:
+            self._post.sends(record)
 
     def refused(self) -> None:
         """Take note that the store has not taken it, nor will."""
-        queue = self._queue
-        if queue is not None:
+        queue, post = self._queue, self._post
+        if queue is not None and post is not None:
             queue.quiet = 0
-            self._letters.update(dict.fromkeys(self._brought, False))
-            self._put_back(queue)
+            post.refused()
 
     def wrote(self, record: Record) -> None:
         """Take note that the store has taken ``record``; give the turn, and the answers."""
-        queue = self._queue
-        if queue is None:
+        queue, post = self._queue, self._post
+        if queue is None or post is None:
             return
         if queue.quiet < QUIET:
-            answered = [letter for letter in self._letters if _has(record, letter.batch)]
-            if answered:
-                queue.mail.answer(self._counter, answered, record)
+            post.answer(record)
             queue.mail.leave(self._counter, record)
         self.give()  # before those are told who stand in line here
 
     def give(self) -> None:
         """Let the next one have it; may be repeated."""
-        queue, place = self._queue, self._place
-        if queue is not None and place is not None:
+        queue, post = self._queue, self._post
+        if queue is not None and post is not None:
             try:
-                place.wait = None  # it keeps this one, which keeps it
-                self._take_back()
-                self._put_back(queue)
+                post.leave()
             finally:
-                queue.turn.give(place)
-            if self._mine:
-                queue.mail.call()
-                self._mine = False
+                queue.turn.give(post)
             self._queue = None
-
-    def _wait(
-        self, batch: Batch, try_turn: Callable[[], bool], timeout: float | None
-    ) -> bool | None:
-        """Wait for the turn, or until another process has sent ``batch``; a `Place.wait`."""
-        queue = self._queue
-        if queue is None or self._posted is not None:
-            return None
-        seconds = PATIENCE if timeout is None else timeout
-        end = time.monotonic() + seconds
-        letter = self._posted = queue.mail.post(self._counter, batch, seconds)
-        bell = None if letter is None else queue.mail.bell(letter)
-        if letter is None or bell is None:
-            return None
-        while not (queue.mail.is_answered(letter) or try_turn()):
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            try:
-                bell.wait(min(left, UNHEARD))
-            except OSError:
-                return False  # forked meanwhile
-        return True
-
-    def _take_back(self) -> tuple[Answer | None, bool]:
-        """The answer to our own batch, and whether it may be on its way without one."""
-        letter, self._posted = self._posted, None
-        if letter is None or self._queue is None:
-            return None, False
-        found = self._queue.mail.take_back(self._counter, letter)
-        return (None, not found) if isinstance(found, bool) else (found, False)
-
-    def _put_back(self, queue: _Queue) -> None:
-        """Leave to others what was not sent."""
-        if not self._letters:
-            return
-        unsent = [letter for letter, doubt in self._letters.items() if not doubt]
-        # First: struck after it, this would put back what the next one has on its way.
-        self._letters = {letter: True for letter, doubt in self._letters.items() if doubt}
-        if unsent:
-            queue.mail.put_back(unsent)
-
-
-def _has(record: Record, batch: Batch) -> bool:
-    return record.ledger.knows(batch.writer, batch.number)
 
 
 class _Queue:
     """Lock files, as this process uses them, and a file for what is left there.
 
     Nobody waits there before the instant ``shunned``, of the monotonic clock. ``quiet`` counts
-    the turns since there was a sign of others, ``crowd`` how many of them posted a moment ago,
-    and ``answered`` is whether one of them had the turn last.
+    the turns since there was a sign of others, ``crowd`` how many of them posted a moment ago.
     """
 
-    def __init__(self, path: str) -> None:
-        from truecount.mail import Mail  # for both of which Windows lacks the locks
-        from truecount.turn import Turn
+    def __init__(self, number: int) -> None:
+        from truecount.mail import folder  # for which Windows lacks the locks
+        from truecount.post import Office
 
         self.shunned = 0.0
         self.quiet = QUIET
         self.crowd = 0.0
-        self.answered = False
-        self.mail = Mail(f"{path}-mail")
-        self.turn = Turn(path)
+        self.turn = Office(os.path.join(folder(), str(number)), f"{number}-mail")
+        self.turn.met = True  # as long as it is not quiet
+        mail = self.turn.mail()
+        if mail is None:
+            raise OSError("there can be no mail")
+        self.mail = mail
 
 
 @lru_cache(1024)
@@ -263,7 +190,7 @@ def _queue_of(counter: bytes) -> _Queue | None:
         queue = _queues.pop(place, None)
         if queue is None:
             try:
-                queue = _Queue(os.path.join(_folder(), str(place[1])))
+                queue = _Queue(place[1])
             except (ImportError, OSError, StoreError):
                 return None
             if len(_queues) >= OPEN:  # whoever has the turn there, or waits for it, still gets it
@@ -279,18 +206,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def _folder() -> str:
-    """A folder of this user's alone, for all processes of the machine."""
-    import stat
-    import tempfile  # likewise
-
-    path = os.path.join(tempfile.gettempdir(), f"truecount-{os.getuid()}")
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise
-    return path

@@ -14,11 +14,9 @@ from typing import NamedTuple, Self
 
 from truecount import moment
 from truecount.change import (
-    ALONE,
     BEYOND,
     DECIDED,
     FORGOTTEN,
-    Add,
     Answer,
     Batch,
     Create,
@@ -29,7 +27,7 @@ from truecount.errors import (
     StoreUnavailableError,
 )
 from truecount.record import NOWHERE, WRITERS, Address, Record, Stamp
-from truecount.settle import carry, settle
+from truecount.settle import carry, may_carry, settle
 from truecount.steps import Collect, Expired, Pause, Plan, Queue, Queued, Read, Replace, Settle
 from truecount.stores.base import PASSING, Ambiguous, Store
 
@@ -201,13 +199,7 @@ def newer(turn: Queued, known: Record | None) -> Record | None:
 
 def may_post(sealed: Sealed) -> bool:
     """Whether other processes may send it: plain additions that were never tried."""
-    batch = sealed.batch
-    return not (sealed.in_doubt or batch.keys) and set(map(type, batch.changes)) == {Add}
-
-
-def may_carry(batch: Batch) -> bool:
-    """Whether others' batches may travel with it: what it makes is a value, and no keys."""
-    return not batch.keys and type(batch.changes[0]) not in ALONE
+    return sealed.batch.plain and not sealed.in_doubt
 
 
 def may_be_sent(turn: Queued) -> bool:
@@ -278,7 +270,7 @@ def _by_condition(
                 return answer, record
             fresh = True  # a refusal is justified by what is true now, not by what was known
             continue
-        if ground.carries and may_carry(batch) and not new.deleted:
+        if ground.carries and may_carry(batch):
             others: tuple[Batch, ...] = yield Collect(address)
             if others:
                 new = carry(new, others, ground.clock(), ground.keep)

@@ -119,12 +119,19 @@ def settle(
     return new, make(Answer, (writer, number, since, DECIDED, outcomes, view, True))
 
 
+def may_carry(batch: Batch) -> bool:
+    """Whether others' batches may travel with it: what it makes is a value, and no keys."""
+    return not batch.keys and type(batch.changes[0]) not in ALONE
+
+
 def carry(record: Record, batches: Iterable[Batch], now: int, keep: int = WRITERS) -> Record:
     """What ``batches`` of others make of ``record``, which is about to be written.
 
     Their receipts are in it, of refusals too: who waits for them asks nothing else. One whose
-    receipt it has already is left out, and so is a stranger's.
+    receipt it has already is left out, and so is a stranger's. A tombstone is written alone.
     """
+    if record.deleted:
+        return record
     for batch in batches:
         if is_at_home(record, batch):
             new, _ = settle(record, batch._replace(fence=True), now, keep)

@@ -38,16 +38,20 @@ ALONE: Final = 32
 
 
 class Place:
-    """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told.
+    """A place in the queue of a process's threads, which `Turn.take` and `Turn.give` are told."""
 
-    ``wait`` is how it waits for other processes, where not in their queue. It is given what
-    takes the turn if it is free, and for how many seconds it may wait (None: no end). It
-    returns whether it has the turn, or needs it no more; None: it has to queue after all.
-    """
-
-    wait: Callable[[Callable[[], bool], float | None], bool | None] | None = None
     gate: threading.Lock | None = None  # where its thread waits
     next: Place | None = None
+    served = False
+    """Whether it needs the turn no more: another process has done what it was for."""
+
+    def wait(self, try_turn: Callable[[], bool], timeout: float | None) -> bool | None:
+        """Wait for other processes elsewhere than in their queue, ``timeout`` seconds at most.
+
+        ``try_turn`` takes the turn if it is free. Returns whether it was, or is not needed any
+        more, which `served` tells then; None: it has to queue after all.
+        """
+        return None
 
 
 class Turn:
@@ -74,8 +78,15 @@ class Turn:
         self._locked = False  # against other processes; or about to be
         self._streak = 0
         self._alone = 0
+        self.met = False  # any other process, ever
+        self._passed = False  # by others, who have done what it was for since this process had it
         self._closed = False
         self.handed_over = False  # to this process, by another, which has written just now
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is had before others who may be waiting, as far as is known."""
+        return self._locked and self.met
 
     def take(self, place: Place, timeout: float | None) -> None:
         """Wait for the turn; `StoreTimeoutError` after ``timeout`` seconds (None: never).
@@ -109,8 +120,10 @@ class Turn:
 
     def give(self, place: Place) -> None:
         """Give the turn to the next, or leave the queue."""
+        freed = False
         with self._lock:
             if self._first is place:
+                freed = self.shared and not place.served
                 if self._locked:
                     self._queue.leave()
                     self._files.free()
@@ -124,6 +137,11 @@ class Turn:
                     self._queue.close()
             elif self._first.gate is not None:
                 open_up(self._first.gate)
+        if freed:
+            self.freed()
+
+    def freed(self) -> None:
+        """Tell other processes, which may be waiting elsewhere, that they may have it."""
 
     def close(self) -> None:
         """Give back the files, as soon as nobody has the turn or waits for it."""
@@ -144,7 +162,8 @@ class Turn:
 
     def _wait_for_processes(self, timeout: float | None) -> None:
         self._locked = True  # as soon as it may be, or an exception could leave it so
-        self.handed_over = False
+        self.handed_over = self._passed
+        place = None
         busy = self._queue.busy  # still waiting, for somebody who has left
         if not busy and self._streak < STREAK and self._files.try_turn():
             self._streak += 1
@@ -153,12 +172,15 @@ class Turn:
             self._streak = 1
             self._alone += 1
         else:
+            self.met = True
             place = self._first
             had = None
-            if not busy and place is not None and place.wait is not None:
+            if not busy and place is not None:
+                began = time.monotonic()
                 had = place.wait(self._files.try_turn, timeout)
+                timeout = timeout and max(timeout - (time.monotonic() - began), 0)
             if had is None:
-                had = self._queue.wait(timeout)
+                had = timeout != 0 and self._queue.wait(timeout)
             if not had:
                 raise StoreTimeoutError(
                     "other processes had the turn to write for all the time allowed"
@@ -166,6 +188,7 @@ class Turn:
             self._streak = 1
             self._alone = 0
             self.handed_over = True
+        self._passed = place is not None and place.served
 
 
 class _Files:
