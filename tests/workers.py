@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -52,6 +53,50 @@ def add_and_time(url: str, end: str) -> tuple[list[int], float]:
         numbers.append(c.add(1).after)
         longest = max(longest, time.monotonic() - began)
     return numbers, longest
+
+
+def count_transactions(url: str, times: int) -> int:
+    """Add 1 so many times; how many transactions of SQLite that took."""
+    statements: list[str] = []
+    connect_to = sqlite3.connect
+
+    def connecting(*args: Any, **options: Any) -> sqlite3.Connection:
+        sql: sqlite3.Connection = connect_to(*args, **options)
+
+        def note(statement: str) -> None:
+            if statement == "COMMIT" or (statement[:6] == "UPDATE" and not sql.in_transaction):
+                statements.append(statement)
+
+        sql.set_trace_callback(note)
+        return sql
+
+    sqlite3.connect = connecting  # type: ignore[assignment]
+    try:
+        add_often(url, times)
+    finally:
+        sqlite3.connect = connect_to
+    return len(statements)
+
+
+def add_in_all_ways(url: str, times: int) -> int:
+    """Add 1 so many times, in threads, with keys now and then, and bounds; how many fitted."""
+    c = Counter("mydomain", "hot", store=url)
+
+    def add(number: int) -> int:
+        key = None if number % 7 else f"{os.getpid()}-{number}"
+        if number % 11 == 0:
+            with contextlib.suppress(BoundsError):  # the others may be past it
+                c.limit(maximum=c.refresh() + 50)
+        try:
+            receipt = c.add(1, key=key)
+            assert key is None or c.add(1, key=key) == receipt.after
+            return 1
+        except BoundsError:
+            c.limit(maximum=None)
+            return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        return sum(pool.map(add, range(times)))
 
 
 def step_often(url: str, times: int) -> list[int]:

@@ -3,9 +3,11 @@
 ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; the format of the file
 is described in ``docs/stores.md``. A batch is one transaction: `settle` runs
 between ``BEGIN IMMEDIATE`` and ``COMMIT``, or, while nobody else writes to
-the counter, before a single conditional ``UPDATE``.
+the counter, before a single conditional ``UPDATE``. Who has the turn settles
+in the same transaction what the other processes have posted (`truecount.post`).
 
-There is no network here, so no request is late or delivered twice. What is
+There is no network here, so no request is delivered twice, and late are only
+additions without keys, in the hands of a process that is stopped. What is
 left of the protocol's dangers is a COMMIT that fails: it may leave frames in
 the write-ahead log that every reader ignores and a recovery after a crash
 takes for true. Such an error is ambiguous, until a later COMMIT or a
@@ -14,6 +16,7 @@ truncation of the log has overwritten those frames.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -31,11 +34,13 @@ from truecount.errors import (
     StoreError,
     StoreFullError,
     StoreTimeoutError,
+    StoreUnavailableError,
     StoreURLError,
 )
+from truecount.post import Office, Post
 from truecount.process import Process, here
 from truecount.record import Address, KeyReceipt, Ledger, Record, View, make
-from truecount.settle import follow, settle, successor
+from truecount.settle import carry, follow, may_carry, settle, successor
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store, settling
@@ -55,6 +60,12 @@ VERSION: Final = 1
 
 PATIENCE: Final = 0.1
 """Seconds that a request waits for SQLite's lock, when it is its turn to write."""
+
+LISTENING: Final = 0.25
+"""Seconds to wait at the bell, before queueing for the turn: not all who write may ring it."""
+
+MAILS: Final = 256
+"""How many files have a mail of their own; those of one number share it."""
 
 NAMES: Final = 500
 """How many rows are asked for at once: of variables, SQLite may take 999 only."""
@@ -158,7 +169,7 @@ class SQLiteStore(Store):
         self._local = threading.local()
         # No WeakSet, which `close` could not copy while other threads open some.
         self._connections = weakref.WeakValueDictionary[int, _Connection]()
-        self._turns: dict[Process, Turn] = {}
+        self._turns: dict[Process, Office] = {}
         self._latest: dict[Address, _Latest] = {}
 
     # The contract
@@ -192,21 +203,27 @@ class SQLiteStore(Store):
     def settle(self, address: Address, batch: Batch, *, timeout: float | None) -> Answer:
         began = time.monotonic()
         connection = self._connection(timeout)
-        turn, place = connection.turn, Place()
+        turn = connection.turn
+        post = self._post(connection, address, batch)
         try:
-            turn.take(place, timeout)
-            answer = None
+            answer = _await_turn(turn, post, timeout)
+            if answer is not None:
+                return answer
+            step = make(Settle, (address, batch))
+            if turn.shared and may_carry(batch) and post.collect():
+                return self._carry(connection, step, post, _left(timeout, began))
             if not turn.handed_over:
                 answer = self._overwrite(connection, address, batch)
             if answer is None:
-                work = partial(self._step, step=make(Settle, (address, batch)))
+                work = partial(self._step, step=step)
                 answer = self._patiently(connection, work, _left(timeout, began))
             return answer
         finally:  # as `_in_turn` does, but faster
             try:
-                turn.give(place)
+                post.leave()
+                turn.give(post)
             except BaseException:  # struck just here: once more, or nobody has the turn again
-                turn.give(place)
+                turn.give(post)
                 raise
 
     def together(self, steps: Sequence[StoreStep], *, timeout: float | None) -> list[Any]:
@@ -312,6 +329,19 @@ class SQLiteStore(Store):
         else:
             holds = there.stamp == old.stamp and not there.keys
         return Write(address, row, new) if holds else None, holds
+
+    def _step_and_more(
+        self, sql: sqlite3.Connection, step: Settle, post: Post
+    ) -> tuple[bool, tuple[Answer, Record | None]]:
+        """Carry out ``step``, and what others have posted: as `_step`, and with the record."""
+        now = moment.now()
+        write, answer = self._decide(sql, step, _fetch(sql, step.address), now)
+        if write is None:
+            return False, (answer, None)
+        record = carry(write.record, post.batches(), now, self.writers)
+        post.sends(record)
+        self._write(sql, write._replace(record=record), now)
+        return True, (answer, record)
 
     def _write(self, sql: sqlite3.Connection, write: Write, now: int) -> None:
         address, row, new = write
@@ -464,6 +494,20 @@ class SQLiteStore(Store):
                     raise
             time.sleep(backoff.NAP)
 
+    def _carry(
+        self, connection: _Connection, step: Settle, post: Post, timeout: float | None
+    ) -> Answer:
+        """Carry out ``step``, and what others have posted, who are told."""
+        try:
+            work = partial(self._step_and_more, step=step, post=post)
+            answer, record = self._patiently(connection, work, timeout)
+        except StoreError:
+            post.refused()
+            raise
+        if record is not None:
+            post.answer(record)
+        return answer
+
     def _transact(
         self, connection: _Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]
     ) -> T:
@@ -556,10 +600,19 @@ class SQLiteStore(Store):
 
     # What belongs to a process, and to a thread
 
-    def _turn(self) -> Turn:
+    def _post(self, connection: _Connection, address: Address, batch: Batch) -> Post:
+        """Where ``batch`` waits for its turn, for others to write it if they may."""
+        latest = self._latest.get(address)
+        known = latest is not None and batch.writer in latest[2]  # else they take it for a stranger
+        ours = batch if known and not batch.fence else None
+        name = partial(connection.name_of, address)
+        return Post(connection.turn, name, ours, LISTENING, sparing=True)
+
+    def _turn(self) -> Office:
         turn = self._turns.get(here())
         if turn is None:
-            new = Turn(self._path)
+            number = int.from_bytes(hashlib.sha256(self._path.encode()).digest()[:4]) % MAILS
+            new = Office(self._path, f"sqlite-{number}-mail")
             turn = self._turns.setdefault(here(), new)
             if turn is not new:
                 new.close()
@@ -606,6 +659,25 @@ class SQLiteStore(Store):
         if self.closed:  # likewise
             self.close()
         return connection
+
+
+def _await_turn(turn: Turn, post: Post, timeout: float | None) -> Answer | None:
+    """Wait for the turn; the answer, if another process has sent what was posted instead.
+
+    `Ambiguous` where that may be on its way, and nobody has answered.
+    """
+    trouble: StoreError | None = None
+    try:
+        turn.take(post, timeout)
+    except StoreError as error:
+        trouble = error
+    answer, doubt = post.take_back()
+    if answer is None and doubt:
+        lost = StoreUnavailableError("another process took the change along, and did not answer")
+        raise Ambiguous(trouble or lost)
+    if answer is None and trouble is not None:
+        raise trouble
+    return answer
 
 
 def may_foresee(batch: Batch) -> bool:
@@ -655,7 +727,7 @@ def _record_of(latest: _Latest) -> Record:
 class _Connection:
     """One thread's connection in one process, and the file that it was opened on."""
 
-    turn: Turn
+    turn: Office
 
     def __init__(self, path: str, synchronous: str) -> None:
         self.process = here()
@@ -672,6 +744,10 @@ class _Connection:
         self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self.file = _identity(path)
         self.looked = time.monotonic()
+
+    def name_of(self, address: Address) -> bytes:
+        """What stands for a counter in this very file."""
+        return hashlib.sha256(repr((self.path, self.file, *address)).encode()).digest()
 
     def is_current(self) -> bool:
         """Whether the file is still the one at its path."""
