@@ -19,6 +19,7 @@ pytest_plugins = ["truecount.testing.fixtures"]
 
 import truecount  # noqa: E402  # after the rewriting is registered
 from helpers import missing  # noqa: E402
+from posting import Requests, Transactions, Way  # noqa: E402
 from truecount import Store, connect, neighbours  # noqa: E402
 
 settings.register_profile("truecount", deadline=None, print_blob=True)
@@ -50,6 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # One of 1,024 numbers may be that of an earlier test's counter, whose files are elsewhere.
     monkeypatch.setattr(neighbours, "_queues", {})
     return tmp_path / "tmp" / f"truecount-{os.getuid()}"
+
+
+@pytest.fixture(params=[Requests, Transactions], ids=["in one request", "in one transaction"])
+def way(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> Iterator[Way]:
+    """A way for a process to do what others have posted."""
+    way: Way = request.param(tmp_path, folder)
+    yield way
+    way.close()
 
 
 @pytest.fixture(scope="session")

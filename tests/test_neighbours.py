@@ -8,16 +8,15 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 import pytest
 
-import posting
 import workers
 from helpers import in_processes, wait_until
-from posting import Posting, wait_until_posted
+from posting import Posting, Requests
 from truecount import (
     BoundsError,
     Counter,
@@ -25,10 +24,8 @@ from truecount import (
     StoreUnavailableError,
     connect,
     neighbours,
-    post,
 )
 from truecount.change import Add, Batch
-from truecount.combine import SENT, Line
 from truecount.mail import Letter, Mail
 from truecount.neighbours import MyTurn
 from truecount.record import Address
@@ -156,115 +153,20 @@ def test_a_forked_child_has_none_of_the_files(tmp_path: Path, folder: Path) -> N
 
 # Batches that another process sends
 
-CARRIER = """
-    import os, signal, sys
-    from truecount import Counter, CounterError, connect
-    from truecount.neighbours import MyTurn
-    from truecount.testing.faulty import ComparingStore
-
-    url, when, *name = sys.argv[1:]
-
-    class Store(ComparingStore):
-        def replace(self, *args, **options):
-            if when == "before": os.kill(os.getpid(), signal.SIGKILL)
-            if when == "stopped" and not self.writes: os.kill(os.getpid(), signal.SIGSTOP)
-            done = super().replace(*args, **options)
-            if when == "after": os.kill(os.getpid(), signal.SIGKILL)
-            return done
-
-    store = Store(connect(url))
-    store.url = name[0] if name else store.url
-    collect = MyTurn.collect
-
-    def wait(turn):
-        MyTurn.collect = collect
-        print("mine", flush=True)
-        sys.stdin.readline()
-        batches = () if when == "blind" else collect(turn)
-        print(len(batches), flush=True)
-        if when == "held": store.hold(1)
-        if when in ("held", "down"): store.go_down()
-        return batches
-
-    MyTurn.collect = wait
-    amount = 5 if when == "held" else 1
-    seconds = 1 if when in ("held", "down") else 20
-    try:
-        print(int(Counter("mydomain", "hot", store=store).add(amount, timeout=seconds)), flush=True)
-    except CounterError as error:
-        print(type(error).__name__, flush=True)
-    sys.stdin.readline()
-    store.mend()
-    print(store.release(), flush=True)
-"""
-"""A process that has the turn and collects what others post, and what befalls it then."""
-
-
-class Carrier(posting.Carrier):
-    """Such a process, which waits before it collects."""
-
-    def __init__(self, url: str, when: str, *name: str) -> None:
-        super().__init__(CARRIER, url, when, *name)
-        assert self.says() == "mine"
-
-    def collect(self) -> int:
-        """Have it collect, and go on; how many batches it found."""
-        return int(self.goes_on())
-
-    def release(self) -> int:
-        """Have it send what it held back; how many requests that were."""
-        return int(self.goes_on())
-
-
-Hot: TypeAlias = tuple[str, Counter, ComparingStore]
-Carry: TypeAlias = Callable[..., Carrier]
-
 
 @pytest.fixture
-def carry(hot: Hot) -> Iterator[Carry]:
-    """Starts such a process, and ends it with the test."""
-    carriers: list[Carrier] = []
-
-    def start(when: str = "never", url: str = hot[0], *name: str) -> Carrier:
-        carriers.append(Carrier(url, when, *name))
-        return carriers[-1]
-
-    yield start
-    for carrier in carriers:
-        with carrier.process as process:
-            process.kill()
-
-
-@pytest.fixture
-def hot(tmp_path: Path, folder: Path) -> Iterator[Hot]:
+def requests(tmp_path: Path, folder: Path) -> Iterator[Requests]:
     """A counter of which the store only compares and sets."""
-    url = f"sqlite:///{tmp_path}/counters.db"
-    with connect(url) as store:
-        comparing = ComparingStore(store)
-        yield url, Counter("mydomain", "hot", store=comparing), comparing
+    requests = Requests(tmp_path, folder)
+    yield requests
+    requests.close()
 
 
-def test_who_waits_is_answered_by_another(folder: Path, hot: Hot, carry: Carry) -> None:
-    """What was sent along has its receipt, and its process has made no request at all."""
-    _, c, store = hot
-    carrier = carry()
-    waiting = Posting(c, folder, 5)
-    store.go_down()
-    assert carrier.collect() == 1
-    assert carrier.says() == "1"
-    receipt = waiting.end()
-    assert isinstance(receipt, Receipt)
-    assert (receipt.before, receipt.after) == (1, 6)
-    assert c.value == 6
-    store.mend()
-    assert c.refresh() == 6
-
-
-def test_what_was_left_of_what_is_gone(folder: Path, hot: Hot, carry: Carry) -> None:
+def test_what_was_left_of_what_is_gone(requests: Requests) -> None:
     """What was left of a counter that was purged since keeps a new one from nothing."""
-    url, c, _ = hot
-    carrier = carry()
-    waiting = Posting(c, folder, 5)
+    url, c = requests.url, requests.c
+    carrier = requests.carry()
+    waiting = Posting(c, requests.folder, 5)
     assert carrier.collect() == 1
     assert isinstance(waiting.end(), Receipt)
     c.add(1)
@@ -275,83 +177,12 @@ def test_what_was_left_of_what_is_gone(folder: Path, hot: Hot, carry: Carry) -> 
     assert Counter("mydomain", "hot", 3, store=store) == 3
 
 
-def test_a_refusal_is_answered_too(folder: Path, hot: Hot, carry: Carry) -> None:
-    """What does not fit any more after the other's own change is refused, for good."""
-    _, c, store = hot
-    c.limit(maximum=1)
-    carrier = carry()
-    waiting = Posting(c, folder)
-    store.go_down()
-    assert carrier.collect() == 1
-    assert carrier.says() == "1"
-    assert isinstance(waiting.end(), BoundsError)
-    store.mend()
-    c.limit(maximum=None)
-    assert c.refresh() == 1
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has those who wait for the turn not go on without it."""
-    monkeypatch.setattr(neighbours, "PATIENCE", 60)
-
-
-@pytest.fixture
-def deaf(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Likewise, and not look by themselves."""
-    monkeypatch.setattr(post, "UNHEARD", 60)
-
-
-@pytest.mark.usefixtures("deaf")
-@pytest.mark.parametrize(("when", "collected"), [("never", 1), ("blind", 0)])
-def test_the_bell_rings(folder: Path, hot: Hot, carry: Carry, when: str, collected: int) -> None:
-    """Who is answered is woken; and who was not collected, when the turn is free."""
-    _, c, _ = hot
-    carrier = carry(when)
-    waiting = Posting(c, folder, 5, timeout=200)
-    assert carrier.collect() == collected
-    assert isinstance(waiting.end(), Receipt)
-
-
-@pytest.mark.usefixtures("patient")
-def test_nobody_rings(folder: Path, hot: Hot, carry: Carry) -> None:
-    """Who waits has the turn of one that is killed over it."""
-    _, c, _ = hot
-    carrier = carry()
-    waiting = Posting(c, folder, 5, timeout=200)
-    carrier.process.kill()
-    assert isinstance(waiting.end(), Receipt)
-
-
-def test_forked_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
-    """Forked by a signal's handler while its batch is posted, the child has no part in it."""
-    _, c, _ = hot
-    carrier = carry()
-    assert posting.add_and_fork(c, folder, carrier.collect) == "6"
-    assert c.refresh() == 6
-
-
-@pytest.mark.parametrize(("when", "value"), [("before", 1), ("after", 2)])
-def test_killed_before_it_answers(
-    folder: Path, hot: Hot, carry: Carry, when: str, value: int
-) -> None:
-    """Whose batch was collected by a process that is killed, learns from the store what it did."""
-    _, c, store = hot
-    carrier = carry(when)
-    before = store.writes
-    waiting = Posting(c, folder)
-    assert carrier.collect() == 1
-    assert waiting.end() == c.refresh() == value
-    assert store.writes == before + (when == "before")
-    assert carrier.process.wait(30) == -signal.SIGKILL
-
-
-def test_a_request_that_lands_when_all_is_over(folder: Path, hot: Hot, carry: Carry) -> None:
+def test_a_request_that_lands_when_all_is_over(requests: Requests) -> None:
     """What one refusal has denied is not done by the request of another who gave up."""
-    _, c, _ = hot
+    c = requests.c
     c.limit(minimum=0)
-    carrier = carry("held")
-    waiting = Posting(c, folder, -1)
+    carrier = requests.carry("held")
+    waiting = Posting(c, requests.folder, -1)
     assert carrier.collect() == 1
     assert carrier.says() == "OutcomeUnknownError"
     assert isinstance(waiting.end(), BoundsError)
@@ -359,39 +190,37 @@ def test_a_request_that_lands_when_all_is_over(folder: Path, hot: Hot, carry: Ca
     assert c.refresh() == 0  # and not 4
 
 
-def test_a_store_that_is_down_leaves_nobody_in_doubt(folder: Path, hot: Hot, carry: Carry) -> None:
+def test_a_store_that_is_down_leaves_nobody_in_doubt(requests: Requests) -> None:
     """What was collected for a request that was refused before it acted, was never sent."""
-    _, c, store = hot
-    carrier = carry("down")
-    waiting = Posting(c, folder, timeout=3)
+    c, store = requests.c, requests.comparing
+    carrier = requests.carry("down")
+    waiting = Posting(c, requests.folder, timeout=3)
     store.go_down()
     assert carrier.collect() == 1
     assert carrier.says() == "StoreUnavailableError"
     assert isinstance(waiting.end(), StoreUnavailableError)
 
 
-def test_another_store_by_the_same_name(
-    tmp_path: Path, folder: Path, hot: Hot, carry: Carry
-) -> None:
+def test_another_store_by_the_same_name(tmp_path: Path, requests: Requests) -> None:
     """Where one URL leads to two stores, by the environment maybe, each gets its own changes."""
-    url, c, _ = hot
+    c = requests.c
     with connect(f"sqlite:///{tmp_path}/other.db") as other:
         store = ComparingStore(other)
         store.url = "dynamodb://us-east-1/counters"
         counter = Counter("mydomain", "hot", store=store)
-        carrier = carry("never", url, store.url)
-        waiting = Posting(counter, folder, 5)
+        carrier = requests.carry("never", store.url)
+        waiting = Posting(counter, requests.folder, 5)
         assert carrier.collect() == 1
         assert carrier.says() == "1"
         assert waiting.end() == counter.refresh() == 5
         assert c.refresh() == 1
 
 
-def test_stopped_before_it_sends(folder: Path, hot: Hot, carry: Carry) -> None:
+def test_stopped_before_it_sends(requests: Requests) -> None:
     """Who is stopped with others' batches in hand sends them in vain when it goes on."""
-    _, c, _ = hot
-    carrier = carry("stopped")
-    waiting = Posting(c, folder, timeout=2)
+    c = requests.c
+    carrier = requests.carry("stopped")
+    waiting = Posting(c, requests.folder, timeout=2)
     assert carrier.collect() == 1
     assert waiting.end() == 1
     carrier.process.send_signal(signal.SIGCONT)
@@ -399,73 +228,13 @@ def test_stopped_before_it_sends(folder: Path, hot: Hot, carry: Carry) -> None:
     assert c.refresh() == 2
 
 
-def test_out_of_time_before_it_is_collected(folder: Path, hot: Hot, carry: Carry) -> None:
+def test_out_of_time_before_it_is_collected(requests: Requests) -> None:
     """Who waits for its turn in vain takes its batch back, and sends it by itself."""
-    _, c, _ = hot
-    carrier = carry()
-    assert Posting(c, folder, timeout=2).end() == 1
+    c = requests.c
+    carrier = requests.carry()
+    assert Posting(c, requests.folder, timeout=2).end() == 1
     assert carrier.collect() == 0
     assert carrier.says() == "2"
-
-
-def test_killed_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
-    """What a process had posted that is killed is sent once, or not at all."""
-    url, c, _ = hot
-    code = (
-        "import sys; from truecount import Counter, connect; "
-        "from truecount.testing.faulty import ComparingStore; "
-        "c = Counter('mydomain', 'hot', store=ComparingStore(connect(sys.argv[1]))); "
-        "print(c.add(5), flush=True); sys.stdin.readline(); c.add(5, timeout=20)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as victim:
-        assert victim.stdout is not None
-        assert victim.stdin is not None
-        assert victim.stdout.readline() == "5\n"
-        carrier = carry()
-        print(file=victim.stdin, flush=True)
-        wait_until_posted(folder)
-        victim.kill()
-    collected = carrier.collect()
-    assert carrier.says() == "6"
-    assert c.refresh() == 6 + 5 * collected
-    assert c.add(1) == 7 + 5 * collected
-
-
-def test_interrupted_while_it_waits(folder: Path, hot: Hot, carry: Carry) -> None:
-    """Whose thread is struck while its batch is posted has it once, or not at all."""
-    _, c, _ = hot
-    carrier = carry()
-    waiting = Posting(c, folder, 5)
-    waiting.strike(KeyboardInterrupt)
-    collected = carrier.collect()
-    assert carrier.says() == "1"
-    assert c.refresh() == 1 + 5 * collected
-    assert c.add(1) == 2 + 5 * collected
-    assert isinstance(waiting.end(), KeyboardInterrupt)
-
-
-def test_struck_when_it_is_answered(
-    folder: Path, hot: Hot, carry: Carry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exception that strikes between the answer and its delivery says what was sent."""
-    _, c, store = hot
-    carrier = carry()
-
-    def strike(*_: object) -> NoReturn:
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Line, "_deliver", strike)
-    waiting = Posting(c, folder, 5)
-    store.go_down()
-    assert carrier.collect() == 1
-    struck = waiting.end()
-    assert isinstance(struck, KeyboardInterrupt)
-    assert SENT in struck.__notes__
-    store.mend()
-    assert c.add(1) == 7
 
 
 class Holder:
@@ -492,9 +261,9 @@ class Holder:
 
 
 @pytest.fixture
-def holder(folder: Path, hot: Hot) -> Iterator[Holder]:
+def holder(requests: Requests) -> Iterator[Holder]:
     """The one who has the turn at that counter."""
-    holder = Holder(folder, hot[2])
+    holder = Holder(requests.folder, requests.comparing)
     yield holder
     holder.turn.give()
 
