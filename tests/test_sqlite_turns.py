@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import workers
 from helpers import in_processes, wait_until
-from posting import Companion, Posting, Transactions
+from posting import Companion, Posting, Transactions, states
 from truecount import (
     Counter,
     OutcomeUnknownError,
     StoreTimeoutError,
 )
 from truecount.change import Answer
+from truecount.mail import POSTED
 from truecount.post import Post
+from truecount.turn import ALONE, Place, Turn
 
 
 @pytest.fixture
@@ -118,6 +122,27 @@ def test_what_is_cancelled_is_not_posted(way: Transactions) -> None:
         assert carrier.collect() == 0
         assert cancelled.result(30)
     assert way.c.refresh() == 1
+
+
+def test_who_is_alone_and_then_is_not(way: Transactions) -> None:
+    """Who finds the file locked after it had its turn without asking does not post any more."""
+    for _ in range(ALONE):
+        way.c.add(1)
+    turn, place = Turn(way.path), Place()
+    turn.take(place, 5)
+    turn.insist(5)
+    try:
+        with closing(sqlite3.connect(way.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with ThreadPoolExecutor() as pool:
+                adding = pool.submit(way.c.add, 5)
+                wait_until(lambda: is_locked(f"{way.path}-next"), "that it queues")
+                assert POSTED not in states(way.folder)
+                other.execute("ROLLBACK")
+                turn.give(place)
+                assert adding.result(30) == ALONE + 5
+    finally:
+        turn.close()
 
 
 def is_locked(path: str) -> bool:

@@ -129,7 +129,11 @@ class Post(Place):
                 return False  # forked meanwhile
 
     def take_back(self) -> tuple[Answer | None, bool]:
-        """The answer to the batch, and whether it may be on its way without one."""
+        """The answer to the batch, and whether it may be on its way without one.
+
+        From now on it is not posted any more: nobody would look for the answer.
+        """
+        self._batch = None
         letter, self._posted = self._posted, None
         mail = None if letter is None else self._office.mail()
         if letter is None or mail is None:
