@@ -38,9 +38,9 @@ from truecount import (
     connect,
 )
 from truecount.record import Address
-from truecount.stores import forks
-from truecount.stores.filesystem import network_filesystem
-from truecount.stores.sqlite import SQLiteStore, _Connection
+from truecount.stores.sqlite import SQLiteStore, forks
+from truecount.stores.sqlite.connection import Connection
+from truecount.stores.sqlite.filesystem import network_filesystem
 from truecount.url import StoreURL
 
 DATA = Path(__file__).parent / "data"
@@ -379,7 +379,8 @@ def test_network_file_systems_are_refused(
     table.write_text(f"30 22 0:25 / {tmp_path.resolve()} rw,relatime - nfs4 server:/share rw\n")
     original = network_filesystem
     monkeypatch.setattr(
-        "truecount.stores.sqlite.network_filesystem", lambda path: original(path, str(table))
+        "truecount.stores.sqlite.connection.network_filesystem",
+        lambda path: original(path, str(table)),
     )
     with pytest.raises(StoreError, match=r"network file system \(nfs4\)"):
         Counter("mydomain", "counter1", store=f"sqlite:///{path}")
@@ -614,12 +615,12 @@ def test_a_failed_commit_is_looked_into_alone(
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
 
-    def is_undone(connection: _Connection, _: sqlite3.Error) -> bool:
+    def is_undone(connection: Connection, _: sqlite3.Error) -> bool:
         alone.append(connection.lock.locked() and connection.thread in forks._inside)
         return True
 
     monkeypatch.setattr(connection, "cursor", SimpleNamespace(execute=fail))
-    monkeypatch.setattr(_Connection, "is_undone", is_undone)
+    monkeypatch.setattr(Connection, "is_undone", is_undone)
     with pytest.raises(StoreError, match="cannot be read or written"):
         counter.add(1)
     assert alone == [True]

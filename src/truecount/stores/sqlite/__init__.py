@@ -24,7 +24,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from truecount import backoff, moment
 from truecount.change import ALONE, Additions, Answer, Batch, Change, Decided
@@ -32,31 +32,44 @@ from truecount.errors import (
     DamagedRecordError,
     StoreClosedError,
     StoreError,
-    StoreFullError,
     StoreTimeoutError,
     StoreUnavailableError,
     StoreURLError,
 )
 from truecount.post import Office, Post
 from truecount.process import Process, here
-from truecount.record import Address, KeyReceipt, Ledger, Record, View, make
+from truecount.record import Address, Record, make
 from truecount.settle import carry, follow, may_carry, settle, successor
 from truecount.steps import Read, Replace, Settle, StoreStep
-from truecount.stores import forks
 from truecount.stores.base import Ambiguous, Store, settling
-from truecount.stores.filesystem import network_filesystem
+from truecount.stores.sqlite import forks
+from truecount.stores.sqlite.connection import Connection, check_place, is_early, refusal_of
+from truecount.stores.sqlite.layout import (
+    EXPIRE,
+    INSERT,
+    OVERWRITE,
+    SELECT_ALL,
+    SELECT_PURGEABLE,
+    UPDATE,
+    Foreseen,
+    Found,
+    Latest,
+    Write,
+    damaged,
+    fetch,
+    fetch_all,
+    latest_of,
+    record_in,
+    record_of,
+    select,
+    texts_of,
+)
 from truecount.turn import Place, Turn
 from truecount.url import StoreURL
 
 __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
-
-Found: TypeAlias = Sequence[Any]
-"""A row: id, value, deleted, ledger."""
-
-APPLICATION: Final = 0x54434E54  # "TCNT"
-VERSION: Final = 1
 
 PATIENCE: Final = 0.1
 """Seconds that a request waits for SQLite's lock, when it is its turn to write."""
@@ -67,74 +80,8 @@ LISTENING: Final = 0.25
 MAILS: Final = 256
 """How many files have a mail of their own; those of one number share it."""
 
-NAMES: Final = 500
-"""How many rows are asked for at once: of variables, SQLite may take 999 only."""
-
-UNDECODABLE: Final = "decode"
-"""What is in SQLite's words when a text is none."""
-
 LATEST: Final = 1024
 """Rows of which the latest writing is kept in mind: as many as are changed at once."""
-
-EARLY: Final = frozenset(
-    {
-        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY),
-        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA),
-    }
-)
-"""SQLite's errors that come before anything is written."""
-
-_SCHEMA: Final = (
-    """CREATE TABLE counters (
-        id       INTEGER PRIMARY KEY,
-        domain   TEXT NOT NULL,
-        name     TEXT NOT NULL,
-        value    TEXT NOT NULL,
-        deleted  INTEGER NOT NULL,
-        ledger   TEXT NOT NULL,
-        UNIQUE (domain, name)
-    )""",
-    """CREATE TABLE keys (
-        counter   INTEGER NOT NULL REFERENCES counters (id),
-        key       TEXT NOT NULL,
-        text      TEXT NOT NULL,
-        before    TEXT NOT NULL,
-        after     TEXT NOT NULL,
-        revision  INTEGER NOT NULL,
-        time      INTEGER NOT NULL,
-        expires   INTEGER NOT NULL,
-        PRIMARY KEY (counter, key)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX keys_by_expiry ON keys (expires)",
-    f"PRAGMA application_id = {APPLICATION}",
-    f"PRAGMA user_version = {VERSION}",
-)
-
-_SELECT: Final = "SELECT id, value, deleted, ledger FROM counters WHERE domain = ? AND name = ?"
-
-_SELECT_NAMED: Final = """
-SELECT name, id, value, deleted, ledger FROM counters WHERE domain = ? AND name IN """
-
-_SELECT_ALL: Final = """
-SELECT name, value, deleted, ledger FROM counters WHERE domain = ? AND NOT deleted ORDER BY name"""
-
-_SELECT_PURGEABLE: Final = """
-SELECT domain, name FROM counters WHERE deleted AND NOT EXISTS
-    (SELECT 1 FROM keys WHERE counter = counters.id AND expires > ?)"""
-
-_INSERT: Final = (
-    "INSERT INTO counters (value, deleted, ledger, domain, name) VALUES (?, ?, ?, ?, ?)"
-)
-
-_UPDATE: Final = "UPDATE counters SET value = ?, deleted = ?, ledger = ? WHERE id = ?"
-
-_OVERWRITE: Final = """
-UPDATE counters SET value = ?, ledger = ?
-WHERE id = ? AND ledger = ? AND value = ? AND deleted = 0"""
-
-_EXPIRE: Final = """
-DELETE FROM keys WHERE (counter, key) IN
-    (SELECT counter, key FROM keys WHERE expires <= ? ORDER BY expires LIMIT ?)"""
 
 
 class SQLiteStore(Store):
@@ -168,9 +115,9 @@ class SQLiteStore(Store):
         self.url = f"sqlite:///{self._path}" + (query and f"?{query}")
         self._local = threading.local()
         # No WeakSet, which `close` could not copy while other threads open some.
-        self._connections = weakref.WeakValueDictionary[int, _Connection]()
+        self._connections = weakref.WeakValueDictionary[int, Connection]()
         self._turns: dict[Process, Office] = {}
-        self._latest: dict[Address, _Latest] = {}
+        self._latest: dict[Address, Latest] = {}
 
     # The contract
 
@@ -181,10 +128,10 @@ class SQLiteStore(Store):
             # Receipts of a later write than the record would pass for those of another call. No
             # transaction: struck in it, the connection would see what is past from then on.
             now = moment.now()
-            found = _fetch(sql, address)
+            found = fetch(sql, address)
             while True:
-                _, record = _select(sql, address, keys, now, found)
-                before, found = found, _fetch(sql, address) if keys else found
+                _, record = select(sql, address, keys, now, found)
+                before, found = found, fetch(sql, address) if keys else found
                 if found == before:
                     return record
 
@@ -253,15 +200,15 @@ class SQLiteStore(Store):
         return (domain for (domain,) in rows)
 
     def snapshot(self, domain: str) -> dict[str, int]:
-        rows = self._query(lambda sql: sql.execute(_SELECT_ALL, (domain,)).fetchall(), self.timeout)
-        return {name: _record(Address(domain, name), fields).value for name, *fields in rows}
+        rows = self._query(lambda sql: sql.execute(SELECT_ALL, (domain,)).fetchall(), self.timeout)
+        return {name: record_in(Address(domain, name), fields).value for name, *fields in rows}
 
     def purge(self, before: int) -> int:
         def work(sql: sqlite3.Connection) -> tuple[bool, int]:
             gone = 0
-            for domain, name in sql.execute(_SELECT_PURGEABLE, (moment.now(),)).fetchall():
+            for domain, name in sql.execute(SELECT_PURGEABLE, (moment.now(),)).fetchall():
                 address = Address(domain, name)
-                row, record = _select(sql, address, (), 0, _fetch(sql, address))
+                row, record = select(sql, address, (), 0, fetch(sql, address))
                 if record is not None and record.deleted_before(before):
                     sql.execute("DELETE FROM keys WHERE counter = ?", (row,))
                     sql.execute("DELETE FROM counters WHERE id = ?", (row,))
@@ -285,7 +232,7 @@ class SQLiteStore(Store):
     def _step(self, sql: sqlite3.Connection, step: StoreStep) -> tuple[bool, Any]:
         """Carry out ``step``: whether it wrote, and its answer."""
         now = moment.now()
-        write, answer = self._decide(sql, step, _fetch(sql, step.address), now)
+        write, answer = self._decide(sql, step, fetch(sql, step.address), now)
         if write is not None:
             self._write(sql, write, now)
         return write is not None, answer
@@ -293,7 +240,7 @@ class SQLiteStore(Store):
     def _steps(self, sql: sqlite3.Connection, steps: Sequence[StoreStep]) -> tuple[bool, list[Any]]:
         """Carry out ``steps``: whether any wrote, and what came of each."""
         now = moment.now()
-        found = _fetch_all(sql, [step.address for step in steps])
+        found = fetch_all(sql, [step.address for step in steps])
         writes: list[Write] = []
         answers: list[Any] = []
         for step in steps:
@@ -311,19 +258,19 @@ class SQLiteStore(Store):
     def _decide(
         self, sql: sqlite3.Connection, step: StoreStep, found: Found | None, now: int
     ) -> tuple[Write | None, Any]:
-        """What ``step`` has to write where `_fetch` found that row, and its answer."""
+        """What ``step`` has to write where `fetch` found that row, and its answer."""
         if isinstance(step, Settle):
-            row, record = _select(sql, step.address, step.batch.keys, now, found)
+            row, record = select(sql, step.address, step.batch.keys, now, found)
             try:
                 new, answer = settle(record, step.batch, now, self.writers)
             except DamagedRecordError as error:  # an earlier writer's line
-                raise _damaged(step.address, error) from error
+                raise damaged(step.address, error) from error
             return new and make(Write, (step.address, row, new)), answer
         if isinstance(step, Read):
-            return None, _select(sql, step.address, step.keys, now, found)[1]
+            return None, select(sql, step.address, step.keys, now, found)[1]
         address, old, new = step
         keys = tuple(receipt.key for receipt in new.keys)
-        row, there = _select(sql, address, keys, now, found)
+        row, there = select(sql, address, keys, now, found)
         if there is None or old is None:
             holds = there is old
         else:
@@ -335,7 +282,7 @@ class SQLiteStore(Store):
     ) -> tuple[bool, tuple[Answer, Record | None]]:
         """Carry out ``step``, and what others have posted: as `_step`, and with the record."""
         now = moment.now()
-        write, answer = self._decide(sql, step, _fetch(sql, step.address), now)
+        write, answer = self._decide(sql, step, fetch(sql, step.address), now)
         if write is None:
             return False, (answer, None)
         record = carry(write.record, post.batches(), now, self.writers)
@@ -345,12 +292,12 @@ class SQLiteStore(Store):
 
     def _write(self, sql: sqlite3.Connection, write: Write, now: int) -> None:
         address, row, new = write
-        value, ledger = _texts(new)
+        value, ledger = texts_of(new)
         if row is None:
-            row = sql.execute(_INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
+            row = sql.execute(INSERT, (value, int(new.deleted), ledger, *address)).lastrowid
         else:
-            sql.execute(_UPDATE, (value, int(new.deleted), ledger, row))
-        latest = row and _latest_of(row, new)
+            sql.execute(UPDATE, (value, int(new.deleted), ledger, row))
+        latest = row and latest_of(row, new)
         if latest:
             self._remember({address: latest})
         else:
@@ -358,7 +305,7 @@ class SQLiteStore(Store):
         if not new.keys:
             return
         # Expired keys make room for new ones, a few at a time.
-        sql.execute(_EXPIRE, (now, 2 + 2 * len(new.keys)))
+        sql.execute(EXPIRE, (now, 2 + 2 * len(new.keys)))
         ttl = int(self.key_ttl * 1_000_000)
         for key, text, before, after, revision, at in new.keys:
             sql.execute(
@@ -375,13 +322,13 @@ class SQLiteStore(Store):
         written = {}
         for write in writes:
             address, row, new = write
-            latest = None if row is None or new.keys else _latest_of(row, new)
+            latest = None if row is None or new.keys else latest_of(row, new)
             if latest is None:
                 self._write(sql, write, now)
             else:
                 _, value, ledger, _, _ = written[address] = latest
                 updates.append((value, 0, ledger, row))
-        sql.executemany(_UPDATE, updates)
+        sql.executemany(UPDATE, updates)
         self._remember(written)
 
     def _overwrite_each(
@@ -412,13 +359,13 @@ class SQLiteStore(Store):
             updates.append((digits, text, row, ledger, value))
             receipts.append(receipt)
             views.append(seen)
-        if sql.executemany(_OVERWRITE, updates).rowcount != len(updates):
+        if sql.executemany(OVERWRITE, updates).rowcount != len(updates):
             sql.execute("ROLLBACK")
             sql.execute("BEGIN IMMEDIATE")
             return None
         return zip(receipts, views, strict=True)
 
-    def _remember(self, written: dict[Address, _Latest]) -> None:
+    def _remember(self, written: dict[Address, Latest]) -> None:
         """Keep in mind what is written. Where it is not, in the end, it is not found there."""
         self._latest.update(written)
         if len(self._latest) > LATEST:
@@ -472,7 +419,7 @@ class SQLiteStore(Store):
 
     def _patiently(
         self,
-        connection: _Connection,
+        connection: Connection,
         work: Callable[[sqlite3.Connection], tuple[bool, T]],
         timeout: float | None,
     ) -> T:
@@ -495,7 +442,7 @@ class SQLiteStore(Store):
             time.sleep(backoff.NAP)
 
     def _carry(
-        self, connection: _Connection, step: Settle, post: Post, timeout: float | None
+        self, connection: Connection, step: Settle, post: Post, timeout: float | None
     ) -> Answer:
         """Carry out ``step``, and what others have posted, who are told."""
         try:
@@ -509,7 +456,7 @@ class SQLiteStore(Store):
         return answer
 
     def _transact(
-        self, connection: _Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]
+        self, connection: Connection, work: Callable[[sqlite3.Connection], tuple[bool, T]]
     ) -> T:
         """Do ``work``, which says whether it wrote, in one transaction."""
 
@@ -528,7 +475,7 @@ class SQLiteStore(Store):
 
         return self._use(connection, transact)
 
-    def _use(self, connection: _Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _use(self, connection: Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         """Have ``work`` use the connection; neither a fork nor `close` comes in between."""
         try:
             with connection.lock:
@@ -540,12 +487,12 @@ class SQLiteStore(Store):
                 finally:
                     forks.leave(connection.thread)
         except sqlite3.Error as error:
-            raise _refusal(error, self._path) from error
+            raise refusal_of(error, self._path) from error
         finally:
             if self.closed:
                 connection.close_if_idle()
 
-    def _overwrite(self, connection: _Connection, address: Address, batch: Batch) -> Answer | None:
+    def _overwrite(self, connection: Connection, address: Address, batch: Batch) -> Answer | None:
         """Settle ``batch`` in a single statement, if the row is still what this process wrote.
 
         None: it is not, or somebody has it locked, or there is nothing to
@@ -559,9 +506,9 @@ class SQLiteStore(Store):
         with connection.lock:  # as `_use` does, but faster
             try:
                 forks.enter(connection.thread)
-                cursor = connection.cursor.execute(_OVERWRITE, update)
+                cursor = connection.cursor.execute(OVERWRITE, update)
             except sqlite3.Error as error:
-                if _is_early(error):
+                if is_early(error):
                     return None
                 raise self._failure_of_commit(connection, error) from error
             finally:
@@ -571,7 +518,7 @@ class SQLiteStore(Store):
         self._latest[address] = written
         return answer
 
-    def _foresee(self, latest: _Latest, batch: Batch, now: int) -> _Foreseen | None:
+    def _foresee(self, latest: Latest, batch: Batch, now: int) -> Foreseen | None:
         """What ``batch`` does to the row that this process wrote as ``latest`` tells.
 
         None: that takes a fresh look.
@@ -582,25 +529,25 @@ class SQLiteStore(Store):
             digits, line, answer = followed
             text = head + line
             assert answer.view is not None
-            new: _Latest = row, digits, text, head, answer.view
+            new: Latest = row, digits, text, head, answer.view
             return (digits, text, row, ledger, value), new, answer
         if may_foresee(batch):
-            record, answer = settle(_record_of(latest), batch, now, self.writers)
-            settled = record and _latest_of(row, record)
+            record, answer = settle(record_of(latest), batch, now, self.writers)
+            settled = record and latest_of(row, record)
             if settled is not None:
                 _, digits, text, _, _ = settled
                 return (digits, text, row, ledger, value), settled, answer
         return None
 
-    def _failure_of_commit(self, connection: _Connection, error: sqlite3.Error) -> Exception:
+    def _failure_of_commit(self, connection: Connection, error: sqlite3.Error) -> Exception:
         """What to raise when a COMMIT failed: whether it is ambiguous is for it to find out."""
         connection.roll_back()
-        refusal = _refusal(error, self._path)
+        refusal = refusal_of(error, self._path)
         return refusal if connection.is_undone(error) else Ambiguous(refusal)
 
     # What belongs to a process, and to a thread
 
-    def _post(self, connection: _Connection, address: Address, batch: Batch) -> Post:
+    def _post(self, connection: Connection, address: Address, batch: Batch) -> Post:
         """Where ``batch`` waits for its turn, for others to write it if they may."""
         latest = self._latest.get(address)
         known = latest is not None and batch.writer in latest[2]  # else they take it for a stranger
@@ -623,10 +570,10 @@ class SQLiteStore(Store):
     def _closed_error(self) -> StoreClosedError:
         return StoreClosedError(f"{self!r} was closed; connect() opens it again")
 
-    def _connection(self, timeout: float | None) -> _Connection:
+    def _connection(self, timeout: float | None) -> Connection:
         if self.closed:
             raise self._closed_error()
-        connection: _Connection | None = getattr(self._local, "connection", None)
+        connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.process is not here():
             return self._open(timeout)
         if time.monotonic() - connection.looked > 0.1 and not connection.is_current():
@@ -638,12 +585,12 @@ class SQLiteStore(Store):
             )
         return connection
 
-    def _open(self, timeout: float | None) -> _Connection:
-        _inspect(self._path)
+    def _open(self, timeout: float | None) -> Connection:
+        check_place(self._path)
         thread = threading.get_ident()
         try:
             forks.enter(thread)
-            connection = _Connection(self._path, self._synchronous)
+            connection = Connection(self._path, self._synchronous)
             ready = connection.is_ready()
             # Now that the file is known to be ours, or nobody's.
             connection.turn = self._turn()
@@ -651,7 +598,7 @@ class SQLiteStore(Store):
                 # Of several processes that find it empty, the first makes it ours.
                 _in_turn(connection.turn, timeout, connection.initialise)
         except sqlite3.Error as error:
-            raise _refusal(error, self._path) from error
+            raise refusal_of(error, self._path) from error
         finally:
             forks.leave(thread)
         self._local.connection = connection
@@ -688,277 +635,6 @@ def may_foresee(batch: Batch) -> bool:
     return len(batch.changes) == 1 or not batch.keys
 
 
-class Write(NamedTuple):
-    """What is to be written in a row, None for a new one."""
-
-    address: Address
-    row: int | None
-    record: Record
-
-
-_Latest: TypeAlias = tuple[int, str, str, str, View]
-"""What this process last wrote to a row, which is likely to be there still.
-
-Its id, its value, its ledger, that without the last line, and what is seen of it.
-"""
-
-_Foreseen: TypeAlias = tuple[tuple[Any, ...], _Latest, Answer]
-"""What `_OVERWRITE` is given, what it leaves in the row, and the answer."""
-
-
-def _latest_of(row: int, record: Record) -> _Latest | None:
-    """What is to be kept in mind of ``record`` in ``row``, if anything."""
-    view = record.view
-    if view is None or record.ledger.last != record.stamp.writer:
-        return None
-    return row, *_texts(record), f"{record.horizon}\n{record.ledger.others}", view
-
-
-def _record_of(latest: _Latest) -> Record:
-    """The record of which that is kept in mind."""
-    _, _, ledger, head, view = latest
-    value, stamp, time, minimum, maximum = view
-    horizon, _, others = head.partition("\n")
-    text = ledger[len(horizon) + 1 :]
-    known = make(Ledger, (text, stamp.writer, stamp.number, others))
-    return Record(value, stamp, time, minimum, maximum, int(horizon), False, known)
-
-
-class _Connection:
-    """One thread's connection in one process, and the file that it was opened on."""
-
-    turn: Office
-
-    def __init__(self, path: str, synchronous: str) -> None:
-        self.process = here()
-        self.thread = threading.get_ident()
-        self.path = path
-        self.lock = threading.Lock()  # held while it is used
-        self.sql = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        self.cursor = self.sql.cursor()
-        # When its thread ends; but not at the end of the program, while daemon threads go on.
-        weakref.finalize(self, _close, self.sql, self.process).atexit = False
-        self.sql.execute(f"PRAGMA synchronous = {synchronous}")
-        self.sql.execute("PRAGMA fullfsync = 1")  # macOS: a plain fsync stops at the drive
-        self.sql.execute("PRAGMA checkpoint_fullfsync = 1")
-        self.sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        self.file = _identity(path)
-        self.looked = time.monotonic()
-
-    def name_of(self, address: Address) -> bytes:
-        """What stands for a counter in this very file."""
-        return hashlib.sha256(repr((self.path, self.file, *address)).encode()).digest()
-
-    def is_current(self) -> bool:
-        """Whether the file is still the one at its path."""
-        if self.file is None or _identity(self.path) != self.file:
-            return False
-        self.looked = time.monotonic()
-        return True
-
-    def is_ready(self) -> bool:
-        """Whether the file is ours and in order; False when there is nothing in it yet.
-
-        Raises `StoreError` when it belongs to somebody else.
-        """
-        # In one statement, or another process could make it ours in between.
-        application, version, tables = self.sql.execute(
-            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
-            "FROM pragma_application_id, pragma_user_version"
-        ).fetchone()
-        if application == APPLICATION:
-            if version > VERSION:
-                raise StoreError(
-                    f"{self.path} was written by a newer truecount (format {version}; this one "
-                    f"knows {VERSION}): upgrade truecount to use it"
-                )
-            (mode,) = self.sql.execute("PRAGMA journal_mode").fetchone()
-            return bool(mode == "wal")
-        if application or version or tables:
-            raise StoreError(
-                f"{self.path} is a database of another program: give truecount a file of its own"
-            )
-        return False
-
-    def initialise(self) -> None:
-        """Switch to the write-ahead log and create the tables, unless that has been done."""
-        (mode,) = self.sql.execute("PRAGMA journal_mode = wal").fetchone()
-        if mode != "wal":
-            raise StoreError(f"{self.path} is on a file system without shared memory for SQLite")
-        if self.is_ready():
-            return
-        try:
-            self.sql.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                self.sql.execute(statement)
-            self.sql.execute("COMMIT")
-        except BaseException:  # whatever it is, the file must not stay locked
-            self.roll_back()
-            raise
-
-    def roll_back(self) -> None:
-        """Leave the transaction, if SQLite has not left it by itself."""
-        try:
-            if self.sql.in_transaction:
-                self.sql.execute("ROLLBACK")
-        except sqlite3.Error:
-            # The next call closes it, which rolls back too, and opens another.
-            self.file = None
-            self.looked = 0.0
-
-    def is_undone(self, error: sqlite3.Error) -> bool:
-        """Whether a COMMIT that failed with ``error`` has no effect, now and after a crash.
-
-        It has none when SQLite could not take its lock, or found no room to
-        write its last frame. After any other error the log is emptied and
-        synced; if that works, nothing is left of it.
-        """
-        if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
-            return True
-        try:
-            busy, _, _ = self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy or os.path.getsize(f"{self.path}-wal"):
-                return False
-            with open(f"{self.path}-wal", "rb") as log:
-                os.fsync(log.fileno())
-        except (sqlite3.Error, OSError):
-            return False
-        return True
-
-    def close_if_idle(self) -> None:
-        """Close it, from any thread, unless it is in use."""
-        if self.lock.acquire(blocking=False):
-            try:
-                _close(self.sql, self.process)
-            finally:
-                self.lock.release()
-
-
-_inherited: list[sqlite3.Connection] = []  # kept for ever, since to forget is to close
-
-
-def _close(sql: sqlite3.Connection, process: Process) -> None:
-    """Close, but never what a fork inherited: SQLite forbids to use it in the child."""
-    if process is here():
-        with forks.inside():
-            sql.close()
-    else:
-        _inherited.append(sql)
-
-
-def _fetch(sql: sqlite3.Connection, address: Address) -> Found | None:
-    """The row at ``address``."""
-    try:
-        found: Found | None = sql.execute(_SELECT, address).fetchone()
-    except sqlite3.OperationalError as error:
-        if UNDECODABLE not in str(error):
-            raise
-        raise DamagedRecordError(f"the record of {address} is no text: {error}") from error
-    return found
-
-
-def _fetch_all(
-    sql: sqlite3.Connection, addresses: Sequence[Address]
-) -> Callable[[Address], Found | None]:
-    """The rows at ``addresses``, each to be asked for."""
-    domains: dict[str, list[str]] = {}
-    for domain, name in addresses:
-        domains.setdefault(domain, []).append(name)
-    rows: dict[tuple[str, str], Found] = {}
-    try:
-        for domain, names in domains.items():
-            for start in range(0, len(names), NAMES):
-                part = names[start : start + NAMES]
-                marks = ", ".join("?" * len(part))
-                found = sql.execute(f"{_SELECT_NAMED} ({marks})", (domain, *part))
-                rows.update(((domain, name), row) for name, *row in found)
-    except sqlite3.OperationalError as error:
-        if UNDECODABLE not in str(error):
-            raise
-        return partial(_fetch, sql)  # which tells whose record that is
-    return rows.get
-
-
-def _texts(record: Record) -> tuple[str, str]:
-    """The columns ``value`` and ``ledger``."""
-    return str(record.value), f"{record.horizon}\n{record.ledger.text}"
-
-
-def _select(
-    sql: sqlite3.Connection, address: Address, keys: tuple[str, ...], now: int, found: Found | None
-) -> tuple[int | None, Record | None]:
-    """The row's id and its record, with the receipts of those ``keys`` that are known."""
-    if found is None:
-        return None, None
-    row, *fields = found
-    record = _record(address, fields)
-    if keys:
-        try:
-            record = record._replace(keys=_receipts(sql, row, keys, now))
-        except DamagedRecordError as error:
-            raise DamagedRecordError(
-                f"the receipts of keys of counter {address.name!r} in domain {address.domain!r} "
-                f"are damaged: {error}"
-            ) from error
-    return row, record
-
-
-def _record(address: Address, fields: list[Any]) -> Record:
-    """The record in a row, or `DamagedRecordError`."""
-    try:
-        value, deleted, text = fields
-        horizon, _, lines = text.partition("\n")
-        return Record.of(value, deleted, horizon, Ledger(lines))
-    except (AttributeError, TypeError, ValueError, DamagedRecordError) as error:
-        raise _damaged(address, error) from error
-
-
-def _damaged(address: Address, error: Exception) -> DamagedRecordError:
-    return DamagedRecordError(
-        f"the record of counter {address.name!r} in domain {address.domain!r} is damaged: {error}"
-    )
-
-
-def _receipts(
-    sql: sqlite3.Connection, row: int, keys: tuple[str, ...], now: int
-) -> tuple[KeyReceipt, ...]:
-    marks = ", ".join("?" * len(keys))
-    found = sql.execute(
-        "SELECT key, text, before, after, revision, time FROM keys "  # noqa: S608  # only marks
-        f"WHERE counter = ? AND expires > ? AND key IN ({marks})",
-        (row, now, *keys),
-    )
-    return tuple(
-        KeyReceipt.of(key, f"{revision} {at} {before} {after} {text}")
-        for key, text, before, after, revision, at in found.fetchall()
-    )
-
-
-def _inspect(path: str) -> None:
-    """Refuse places where no database can be, in words that say more than SQLite's."""
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise StoreError(f"cannot open {path}: there is no folder {folder}")
-    if os.path.isdir(path):
-        raise StoreError(f"cannot open {path}: it is a folder; name a file in it")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StoreError(f"cannot open {path}: it is a device; name a file")
-    kind = network_filesystem(path)
-    if kind is not None:
-        raise StoreError(
-            f"{path} is on a network file system ({kind}), where SQLite's locks do not hold: "
-            "use a local disk, or a store that has a server"
-        )
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _left(timeout: float | None, began: float) -> float | None:
     """What is left of the time allowed, in seconds."""
     return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
@@ -976,38 +652,3 @@ def _in_turn(turn: Turn, timeout: float | None, work: Callable[[], T]) -> T:
         except BaseException:  # struck just here: once more, or nobody has a turn again
             turn.give(place)
             raise
-
-
-def _is_early(error: sqlite3.Error) -> bool:
-    """Whether an error of a statement came before it wrote anything."""
-    return isinstance(error, sqlite3.ProgrammingError) or _code(error) in EARLY
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code, or -1."""
-    code: int = getattr(error, "sqlite_errorcode", -1)
-    return code if code < 0 else code & 0xFF
-
-
-def _refusal(error: sqlite3.Error, path: str) -> StoreError:
-    """What an error of the driver means, when the request did not take effect."""
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return StoreClosedError(f"{path} was closed; connect() opens it again")
-    code = _code(error)
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreTimeoutError(f"another program has {path} locked")
-    if code == sqlite3.SQLITE_FULL:
-        return StoreFullError(f"there is no room left for {path}: make some and repeat")
-    if code == sqlite3.SQLITE_IOERR:
-        return StoreError(
-            f"{path} cannot be read or written ({name}): look at the disk, its free space and "
-            "the limits on file sizes"
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return StoreError(f"{path} is not a database: give truecount a file of its own")
-    if code == sqlite3.SQLITE_CORRUPT:
-        return StoreError(f"{path} is damaged ({error}): restore it from a backup")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StoreError(f"{path} cannot be opened for writing ({error}): look at its permissions")
-    return StoreError(f"{path}: {error} ({name})")
