@@ -46,6 +46,46 @@ def test_what_rang_before_is_heard_once(tmp_path: Path) -> None:
     assert waited(bell, LONG) < LONG
 
 
+def test_who_spins_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rung while it spins it has been heard, and the next one to wait is not woken by that."""
+    path = f"{tmp_path}/bell"
+    bell = Bell(path)
+    for _ in range(100):
+        monkeypatch.setattr(os, "sched_yield", lambda: ring(path))
+        bell.wait(LONG, spin=True)
+    assert waited(bell, 0.05) >= 0.05
+
+
+def test_spinning_is_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has often spun for nothing sleeps at once, tries again now and then, and spins again."""
+    path = f"{tmp_path}/bell"
+    bell = Bell(path)
+    spun = 0
+
+    def not_yet() -> None:
+        nonlocal spun
+        spun += 1
+
+    def waits(times: int) -> int:
+        """At how many of so many waits it spun."""
+        nonlocal spun
+        found = 0
+        for _ in range(times):
+            spun = 0
+            bell.wait(0.003, spin=True)
+            found += spun > 0
+        return found
+
+    monkeypatch.setattr(os, "sched_yield", not_yet)
+    assert waits(8) == 8
+    assert waits(32 * 4) == 4
+    monkeypatch.setattr(os, "sched_yield", lambda: ring(path))
+    for _ in range(32):
+        bell.wait(0.003, spin=True)
+    monkeypatch.setattr(os, "sched_yield", not_yet)
+    assert waits(8) == 8
+
+
 def test_nobody_waits(tmp_path: Path) -> None:
     """To ring where there is no bell, or nobody who could hear it, does nothing, and waits not."""
     ring(f"{tmp_path}/bell")
@@ -62,14 +102,15 @@ def test_something_else_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "bell").read_text() == "mine"
 
 
-def test_a_forked_child_hears_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spin", [False, True])
+def test_a_forked_child_hears_nothing(tmp_path: Path, spin: bool) -> None:
     """The bell stays the parent's: the child cannot wait there, and takes no ring from it."""
     path = f"{tmp_path}/bell"
     bell = Bell(path)
     child = os.fork()
     if child == 0:
         try:
-            bell.wait(LONG)
+            bell.wait(LONG, spin=spin)
         except OSError:
             os._exit(0)
         os._exit(1)

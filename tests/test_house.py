@@ -17,12 +17,9 @@ PACKAGES = (SOURCE, SOURCE.parent / "simpledb_local")
 
 FLOORS = [
     # Each module may import those on lower floors, and its own package; never up.
-    {
-        *("truecount.defaults", "truecount.moment", "truecount.gate", "truecount.bell"),
-        "truecount.backoff",
-    },
-    {"truecount.process", "truecount.integer"},
-    {"truecount.errors"},
+    {"truecount.defaults", "truecount.moment", "truecount.gate", "truecount.backoff"},
+    {"truecount.process", "truecount.integer", "truecount.spin"},
+    {"truecount.errors", "truecount.bell"},
     {"truecount.record", "truecount.url", "truecount.turn"},
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},

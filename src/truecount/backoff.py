@@ -1,11 +1,11 @@
-"""How long to wait before the next attempt. Pure but for the dice."""
+"""How long to wait before the next attempt, and whether to make one. Pure but for the dice."""
 
 from __future__ import annotations
 
 from random import Random, SystemRandom
 from typing import Final
 
-__all__ = ["NAP", "seconds"]
+__all__ = ["NAP", "Hope", "seconds"]
 
 NAP: Final = 0.00002
 """Seconds between two looks at what is about to change."""
@@ -21,6 +21,12 @@ and starves the others.
 """
 
 
+VAIN: Final = 8
+"""Attempts in a row that came to nothing, after which there is little hope."""
+
+AGAIN: Final = 32
+"""Of so many occasions, one is taken then all the same."""
+
 _DICE: Final = SystemRandom()  # not the program's: those of many may have one seed
 
 
@@ -34,3 +40,19 @@ def seconds(attempt: int, *, crowded: bool = False, dice: Random = _DICE) -> flo
     """
     span = min(CROWDED if crowded else LONGEST, FIRST * 2.0 ** min(attempt, 20))
     return span * dice.random()
+
+
+class Hope:
+    """Whether to attempt what costs something, and may be in vain."""
+
+    def __init__(self) -> None:
+        self._vain = 0  # occasions in a row
+
+    def is_left(self) -> bool:
+        """Whether to take this occasion, which is in vain unless it is `fulfilled`."""
+        self._vain += 1
+        return self._vain <= VAIN or self._vain % AGAIN == 0
+
+    def fulfilled(self) -> None:
+        """Take note that it was worth it."""
+        self._vain = 0

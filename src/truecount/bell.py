@@ -8,12 +8,21 @@ whoever should ring was killed it is not rung at all.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import stat
+import time
 import weakref
+from typing import Final
+
+from truecount.backoff import Hope
+from truecount.spin import pause
 
 __all__ = ["Bell", "ring"]
+
+SPIN: Final = 0.002
+"""Seconds for which who waits may spin: a turn at a store that is near."""
 
 
 class Bell:
@@ -30,19 +39,34 @@ class Bell:
             raise OSError(f"{path} is no named pipe")
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
+        self._hope = Hope()  # that it rings while somebody spins
         _all.add(self)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, spin: bool = False) -> None:
         """Wait until it rings, or has rung since it was last heard, for ``seconds`` at most.
 
+        ``spin``: do so for the first of them, unless that has been in vain of late.
         `OSError` in a child that a signal's handler forks meanwhile: it is the parent's.
         """
-        rung = self._poll.poll(seconds * 1000)
-        if self._pipe < 0:
-            raise OSError("the bell is another process's")
-        if rung:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._pipe, 4096)
+        if spin and self._hope.is_left():
+            end = time.monotonic() + min(seconds, SPIN)
+            for looks in itertools.count(1):
+                if self._has_rung():
+                    self._hope.fulfilled()
+                    return
+                if time.monotonic() >= end:
+                    break
+                pause(looks)
+            seconds = max(seconds - SPIN, 0.0)
+        self._poll.poll(seconds * 1000)
+        self._has_rung()
+
+    def _has_rung(self) -> bool:
+        """Whether it has since it was last heard, and now is heard."""
+        try:
+            return bool(os.read(self._pipe, 4096))
+        except BlockingIOError:
+            return False
 
     def forget(self) -> None:
         """Close it, which is the parent's."""

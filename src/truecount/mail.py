@@ -24,12 +24,12 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
-from truecount.backoff import NAP
 from truecount.bell import Bell, ring
 from truecount.change import DECIDED, Add, Answer, Batch
 from truecount.errors import DamagedRecordError
 from truecount.record import Ledger, Record, make
 from truecount.settle import repeat
+from truecount.spin import pause
 
 __all__ = ["Letter", "Mail", "folder"]
 
@@ -42,9 +42,6 @@ PLACES: Final = 64
 
 SIZE: Final = 8192
 """Bytes that one of them has there: enough for an answer with values and bounds of 500 digits."""
-
-LOOKS: Final = 8
-"""How often who waits for the lock looks at once: to sleep takes longer than it is had."""
 
 BRIEFLY: Final = 0.001
 """Seconds to wait for who has the lock, by those who can do without."""
@@ -298,14 +295,14 @@ class Mail:
     def lock(self, seconds: float) -> None:
         """Have the batches to oneself. `OSError` when somebody keeps them for so long."""
         end = time.monotonic() + seconds
-        for looks in itertools.count():
+        for looks in itertools.count(1):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise
-                time.sleep(NAP if looks >= LOOKS else 0)
+                pause(looks)  # to sleep takes longer than it is had
 
     def _move(self, letter: Letter, state: int) -> None:
         self._set(letter.place, state, letter.until, letter.mark)

@@ -15,17 +15,18 @@ long as no request that brings it may be on its way.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from truecount.backoff import NAP
 from truecount.change import Batch
 from truecount.errors import StoreError, StoreTimeoutError
 from truecount.process import Process, here
 from truecount.record import Address, Record
+from truecount.spin import pause
 from truecount.steps import Queued
 from truecount.stores.base import Store
 
@@ -105,12 +106,12 @@ class MyTurn:
             return ()
         waits = queue.quiet < QUIET and not post.letters
         end = time.monotonic() + (MOMENT if waits else 0.0)
-        while True:
+        for looks in itertools.count(1):
             post.collect()
             found = len(post.letters)
             if found >= queue.crowd or time.monotonic() >= end:
                 break
-            time.sleep(NAP)
+            pause(looks)
         if found:
             queue.quiet = 0
         queue.crowd = max(found, queue.crowd - FADE) if found else 0.0

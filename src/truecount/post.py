@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from truecount.backoff import Hope
 from truecount.change import Answer, Batch
 from truecount.record import Record
 from truecount.turn import Place, Turn
@@ -27,12 +28,6 @@ UNHEARD: Final = 0.005
 LONGEST: Final = 1.0
 """Seconds to wait at a bell for who has no end."""
 
-VAIN: Final = 8
-"""Waits in a row for which nobody has sent what was posted, after which it is in vain."""
-
-AGAIN: Final = 32
-"""Of so many waits, at one it is tried again."""
-
 MOST: Final = 16
 """Batches of others that travel in one request, at most."""
 
@@ -47,7 +42,7 @@ class Office(Turn):
         super().__init__(path)
         self._name = name
         self._mail: Mail | None = None
-        self.vain = 0  # waits in a row for which nobody has sent what was posted, if it was
+        self.hope = Hope()  # that others send what is posted
 
     def mail(self) -> Mail | None:
         """The mail; None where there can be none. For who has the turn in this process."""
@@ -102,8 +97,7 @@ class Post(Place):
         if self._batch is None or self._posted is not None or not self._batch.plain:
             return None
         office = self._office
-        office.vain += 1
-        if self._sparing and office.vain > VAIN and office.vain % AGAIN:
+        if self._sparing and not office.hope.is_left():
             return None  # as when two take turns: each has the turn when the other has posted
         mail = office.mail()
         if mail is None:
@@ -114,6 +108,7 @@ class Post(Place):
         bell = None if letter is None else mail.bell(letter)
         if letter is None or bell is None:
             return None
+        crowd = len(self._batch.changes) > 1  # one caller alone does not gain by it
         while True:
             if mail.is_answered(letter):
                 self.served = True
@@ -124,7 +119,7 @@ class Post(Place):
             if left <= 0:
                 return None
             try:
-                bell.wait(min(left, UNHEARD))
+                bell.wait(min(left, UNHEARD), spin=crowd)
             except OSError:
                 return False  # forked meanwhile
 
@@ -141,7 +136,7 @@ class Post(Place):
         found = mail.take_back(self._name(), letter)
         if isinstance(found, bool):
             return None, not found
-        self._office.vain = 0
+        self._office.hope.fulfilled()
         return found, False
 
     # What others have posted
