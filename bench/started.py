@@ -2,16 +2,20 @@
 
 What keeps them from being faster is mostly that none finds its own code and data
 in the processors' caches when it is its turn. Those that are forked from one that
-has loaded everything share them; those that are held on a processor each bring
-along less from the other one.
+has loaded everything share them, at the same addresses, by which a processor also
+foresees branches; those started anew have other ones each, unless the system is told
+not to choose them at random. Those that are held on a processor each bring along less
+from the other one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -28,6 +32,9 @@ __all__ = ["measure"]
 ROUNDS: Final = 5
 SECONDS: Final = 1.5
 THREADS: Final = 8
+NOT_AT_RANDOM: Final = 0x0040000
+"""``ADDR_NO_RANDOMIZE``, of personality(2)."""
+
 RIVALS: Final = {
     **{key: ENGINES[key].bare for key in ("sqlite", "redis", "redis-memory")},
     "etcd": etcd.LOCKED,
@@ -46,11 +53,12 @@ def measure(advance: Callable[[float], object]) -> Section:
         with (
             ENGINES[key].start(Path.cwd()) as place,
             anew.Pool(PROCESSES, quiet) as free,
+            _alike(lambda: anew.Pool(PROCESSES, quiet)) as alike,
             anew.Pool(PROCESSES, _hold, (started,)) as held,
             forked.Pool(PROCESSES, quiet) as shared,
             forked.Pool(PROCESSES, _hold, (started,)) as both,
         ):
-            pools = free, held, shared, both
+            pools = free, alike, held, shared, both
             rounds = [
                 [figure for pool in pools for figure in _round(pool, key, place)]
                 for _ in range(ROUNDS)
@@ -66,7 +74,8 @@ def measure(advance: Callable[[float], object]) -> Section:
         "Everywhere else on this page each is started anew.\n\n"
         + table(
             (
-                *("", "the best peer", "each started anew", "and held on a processor, in turn"),
+                *("", "the best peer", "each started anew", "and all at the same addresses"),
+                "each started anew, and held on a processor, in turn",
                 *("forked from one that has loaded all", "and held"),
             ),
             rows,
@@ -81,6 +90,20 @@ def _round(pool: Pool, key: str, place: Place) -> tuple[float, float]:
         rate(pool, key, name, [place] * PROCESSES, THREADS, SECONDS) for name in (OURS, RIVALS[key])
     )
     return ours, ours / theirs
+
+
+@contextmanager
+def _alike(start: Callable[[], Pool]) -> Iterator[Pool]:
+    """A pool whose processes lie at the same addresses."""
+    libc = ctypes.CDLL(None)
+    before = libc.personality(0xFFFFFFFF)
+    libc.personality(before | NOT_AT_RANDOM)  # which its children inherit
+    try:
+        pool = start()
+    finally:
+        libc.personality(before)
+    with pool:
+        yield pool
 
 
 def _hold(started: Synchronized[int]) -> None:
