@@ -14,6 +14,9 @@ define install
 	    { echo 'pip could not install what truecount needs: is there a network?' >&2; exit 1; }
 endef
 
+need_compiler := tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev
+need_zookeeper := tools/need 'test -e /usr/share/java/zookeeper.jar && command -v java' zookeeper default-jre-headless
+
 .PHONY: demo test lint bench soak servers clean
 
 demo: $(VENV)/has-demo
@@ -21,9 +24,9 @@ demo: $(VENV)/has-demo
 
 # What lacks a server or a compiler skips its tests, with a loud line; in CI it fails.
 test: $(VENV)/has-dev servers
-	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev || true
+	@$(need_compiler) || true
 	@tools/need 'test -x /usr/sbin/pgbouncer || command -v pgbouncer' pgbouncer || true
-	@tools/need 'test -e /usr/share/java/zookeeper.jar && command -v java' zookeeper default-jre-headless || true
+	@$(need_zookeeper) || true
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(VENV)/has-dev
@@ -34,8 +37,9 @@ lint: $(VENV)/has-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed_examples.py
 
 # Comparisons, into docs/benchmarks.md.
-bench: $(VENV)/has-bench
-	@tools/need 'command -v cc && test -e /usr/include/stdio.h' gcc libc6-dev
+bench: $(VENV)/has-bench servers
+	@$(need_compiler)
+	@$(need_zookeeper)
 	$(BIN)/python -m bench
 
 # Longer proof than the tests have time for, into docs/evidence.md.
