@@ -16,7 +16,7 @@ from truecount.backoff import NAP
 
 __all__ = ["pause"]
 
-LOOKS: Final = 64
+LOOKS: Final = 256
 """Looks in a row, after which this process's other threads may go on too.
 
 Python's lock is had again before a thread that waits for it is awake.
