@@ -17,10 +17,10 @@ LONG = 20.0
 """Seconds that nobody waits in vain."""
 
 
-def waited(bell: Bell, seconds: float) -> float:
+def waited(bell: Bell, seconds: float, *, spin: bool = False) -> float:
     """For how many seconds it was waited for."""
     began = time.monotonic()
-    bell.wait(seconds)
+    bell.wait(seconds, spin=spin)
     return time.monotonic() - began
 
 
@@ -52,7 +52,7 @@ def test_who_spins_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     bell = Bell(path)
     for _ in range(100):
         monkeypatch.setattr(os, "sched_yield", lambda: ring(path))
-        bell.wait(LONG, spin=True)
+        assert waited(bell, LONG, spin=True) < LONG
     assert waited(bell, 0.05) >= 0.05
 
 
@@ -77,7 +77,8 @@ def test_spinning_is_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return found
 
     monkeypatch.setattr(os, "sched_yield", not_yet)
-    assert waits(8) == 8
+    assert waited(bell, 0.05, spin=True) >= 0.05
+    assert waits(7) == 7
     assert waits(32 * 4) == 4
     monkeypatch.setattr(os, "sched_yield", lambda: ring(path))
     for _ in range(32):
