@@ -14,8 +14,8 @@ import ctypes
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.pool import Pool
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -48,17 +48,19 @@ def measure(advance: Callable[[float], object]) -> Section:
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["bench.peers.load"])
     started = anew.Value("i", 0)
+    ways: dict[str, Callable[[], Pool]] = {
+        "each started anew": lambda: anew.Pool(PROCESSES, quiet),
+        "and all at the same addresses": lambda: _alike(lambda: anew.Pool(PROCESSES, quiet)),
+        "each started anew, and held on a processor, in turn": lambda: anew.Pool(
+            PROCESSES, _hold, (started,)
+        ),
+        "forked from one that has loaded all": lambda: forked.Pool(PROCESSES, quiet),
+        "and held": lambda: forked.Pool(PROCESSES, _hold, (started,)),
+    }
     rows = []
     for done, (key, rival) in enumerate(RIVALS.items()):
-        with (
-            ENGINES[key].start(Path.cwd()) as place,
-            anew.Pool(PROCESSES, quiet) as free,
-            _alike(lambda: anew.Pool(PROCESSES, quiet)) as alike,
-            anew.Pool(PROCESSES, _hold, (started,)) as held,
-            forked.Pool(PROCESSES, quiet) as shared,
-            forked.Pool(PROCESSES, _hold, (started,)) as both,
-        ):
-            pools = free, alike, held, shared, both
+        with ENGINES[key].start(Path.cwd()) as place, ExitStack() as stack:
+            pools = [stack.enter_context(start()) for start in ways.values()]
             rounds = [
                 [figure for pool in pools for figure in _round(pool, key, place)]
                 for _ in range(ROUNDS)
@@ -72,14 +74,7 @@ def measure(advance: Callable[[float], object]) -> Section:
         f"turn with the best peer, started and held in the same way; {ROUNDS} rounds of "
         f"{SECONDS} s: adds a second, and how many times those of the peer that is; medians. "
         "Everywhere else on this page each is started anew.\n\n"
-        + table(
-            (
-                *("", "the best peer", "each started anew", "and all at the same addresses"),
-                "each started anew, and held on a processor, in turn",
-                *("forked from one that has loaded all", "and held"),
-            ),
-            rows,
-        )
+        + table(("", "the best peer", *ways), rows)
     )
     return Section("How processes are started", text, [])
 
@@ -92,18 +87,21 @@ def _round(pool: Pool, key: str, place: Place) -> tuple[float, float]:
     return ours, ours / theirs
 
 
-@contextmanager
-def _alike(start: Callable[[], Pool]) -> Iterator[Pool]:
-    """A pool whose processes lie at the same addresses."""
+def _alike(start: Callable[[], Pool]) -> Pool:
+    """A pool whose processes lie at the same addresses.
+
+    `OSError` where the system does not allow it, rather than a figure of something else.
+    """
     libc = ctypes.CDLL(None)
     before = libc.personality(0xFFFFFFFF)
-    libc.personality(before | NOT_AT_RANDOM)  # which its children inherit
+    if libc.personality(before | NOT_AT_RANDOM) == -1:  # its children inherit it
+        raise OSError(
+            "addresses cannot be fixed here; in a container: --security-opt seccomp=unconfined"
+        )
     try:
-        pool = start()
+        return start()
     finally:
         libc.personality(before)
-    with pool:
-        yield pool
 
 
 def _hold(started: Synchronized[int]) -> None:

@@ -17,9 +17,12 @@ PACKAGES = (SOURCE, SOURCE.parent / "simpledb_local")
 
 FLOORS = [
     # Each module may import those on lower floors, and its own package; never up.
-    {"truecount.defaults", "truecount.moment", "truecount.gate", "truecount.backoff"},
-    {"truecount.process", "truecount.integer", "truecount.spin"},
-    {"truecount.errors", "truecount.bell"},
+    {
+        *("truecount.defaults", "truecount.moment", "truecount.gate", "truecount.backoff"),
+        "truecount.spin",
+    },
+    {"truecount.process", "truecount.integer", "truecount.bell"},
+    {"truecount.errors"},
     {"truecount.record", "truecount.url", "truecount.turn"},
     {"truecount.change", "truecount.arguments"},
     {"truecount.settle", "truecount.conclude", "truecount.sums"},
@@ -62,7 +65,7 @@ STORES_MAY_IMPORT = {
     ),
     *("truecount.mail", "truecount.post", "truecount.process", "truecount.record"),
     *("truecount.settle", "truecount.sums", "truecount.steps", "truecount.turn", "truecount.url"),
-    "truecount.stores.base",
+    *("truecount.spin", "truecount.stores.base"),
 }
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from random import Random, SystemRandom
 from typing import Final
 
-__all__ = ["NAP", "Hope", "seconds"]
-
-NAP: Final = 0.00002
-"""Seconds between two looks at what is about to change."""
+__all__ = ["Hope", "seconds"]
 
 FIRST: Final = 0.001
 LONGEST: Final = 1.0

@@ -12,9 +12,10 @@ import os
 import time
 from typing import Final
 
-from truecount.backoff import NAP
+__all__ = ["NAP", "pause"]
 
-__all__ = ["pause"]
+NAP: Final = 0.00002
+"""Seconds between two looks at what is about to change, for who does not spin."""
 
 LOOKS: Final = 256
 """Looks in a row, after which this process's other threads may go on too.

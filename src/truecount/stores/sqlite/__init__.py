@@ -40,6 +40,7 @@ from truecount.post import Office, Post
 from truecount.process import Process, here
 from truecount.record import Address, Record, make
 from truecount.settle import carry, follow, may_carry, settle, successor
+from truecount.spin import NAP
 from truecount.steps import Read, Replace, Settle, StoreStep
 from truecount.stores.base import Ambiguous, Store, settling
 from truecount.stores.sqlite import forks
@@ -439,7 +440,7 @@ class SQLiteStore(Store):
             except StoreTimeoutError:
                 if time.monotonic() > patience:
                     raise
-            time.sleep(backoff.NAP)
+            time.sleep(NAP)
 
     def _carry(
         self, connection: Connection, step: Settle, post: Post, timeout: float | None
