@@ -32,6 +32,7 @@ from truecount import (
     StoreUnavailableError,
     StoreURLError,
     connect,
+    moment,
 )
 from truecount.cli.commands import cli
 from truecount.record import Address, Ledger, Record
@@ -84,26 +85,67 @@ def test_a_record_is_one_key(space: Space) -> None:
     assert space.all()[NAME].startswith(f"1 42 deleted {horizon}\n")
 
 
-def test_other_writers_have_lines_of_their_own(space: Space) -> None:
-    """Who wrote last is in the record, the others beside it; one writer alone puts one key."""
+def test_lines_of_other_writers(space: Space) -> None:
+    """Those of the last 4 revisions are in the record, in version 2; the others beside it."""
     c = Counter("mydomain", "counter1", store=space.url)
     # Another handle for the same place is another writer.
     with connect(f"{space.url}?read_timeout=3") as store:
         other = Counter("mydomain", "counter1", store=store)
         other.add(1)
-        first = space.all()
-        former = [key for key in first if key.startswith("w/mydomain/counter1/")]
-        assert len(former) == 1
-        writer = former[0].rpartition("/")[2]
-        assert f"\n{writer} " not in first[NAME]
-        other.add(1)
-        assert {**space.all(), NAME: ""} == {**first, NAME: ""}
+        for value in range(2, 6):
+            (text,) = space.all().values()
+            head, line, latest = text.split("\n")
+            assert head.startswith(f"2 {value - 1} live ")
+            former, current = line.split(" ")[0], latest.split(" ")[0]
+            assert c.add(1) == value
+        assert former != current
+        alone = space.all()
+        mine = f"w/mydomain/counter1/{former}"
+        assert set(alone) == {NAME, mine}
+        assert alone[NAME].startswith("1 5 live ")
+        assert alone[NAME].split("\n")[1].startswith(current)
         c.add(1)
-        second = space.all()
-        assert len(second) == 2
-        assert former[0] not in second
-        assert f"\n{writer} " in second[NAME]
-        assert other.refresh() == 3
+        assert {**space.all(), NAME: ""} == {**alone, NAME: ""}
+        other.add(1)
+        (text,) = space.all().values()
+        assert [line.split(" ")[0] for line in text.split("\n")[1:]] == [current, former]
+        assert c.refresh() == 7
+
+
+def test_a_record_of_the_older_version(space: Space) -> None:
+    """Version 1, which keeps all lines but the last one elsewhere, is read, listed and replaced."""
+    written = {
+        NAME: "1 2 live 0\nfirst 7 12 1000000 1 2 + - -",
+        "w/mydomain/counter1/second": "5 11 1000000 0 1 + - -",
+        "w/mydomain/counter1/third": "3 10 1000000 0 0 + - -",
+        "c/mydomain/counter2": "1 2 deleted 0\nfirst 7 12 1000000 1 2 + - -",
+        "w/mydomain/counter2/second": "5 11 1000000 0 1 + - -",
+    }
+    for key, text in written.items():
+        space.put(key, text)
+    store = connect(space.url)
+    assert store.snapshot("mydomain") == {"counter1": 2}
+    c = Counter("mydomain", "counter1", store=store)
+    assert c.add(1) == 3
+    assert [key for key in space.all() if "counter1" in key] == [NAME]
+    head, *lines = space.all()[NAME].split("\n")
+    assert head == "2 3 live 0"
+    assert [line.split(" ")[0] for line in lines[:-1]] == ["third", "second", "first"]
+    assert c.add(1) == 4
+    assert "w/mydomain/counter1/third" in space.all()
+    assert store.purge(moment.now()) == 1
+    assert all("counter1" in key for key in space.all())
+
+
+def test_many_records_of_the_older_version(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which counters are kept so is forgotten when there are too many; then they are read again."""
+    monkeypatch.setattr("truecount.stores.etcd.MEMORY", 2)
+    names = [f"counter{number}" for number in range(5)]
+    for name in names:
+        space.put(f"c/mydomain/{name}", "1 2 live 0\nfirst 7 12 1000000 1 2 + - -")
+        space.put(f"w/mydomain/{name}/second", "5 11 1000000 0 1 + - -")
+    counters = [Counter("mydomain", name, store=space.url) for name in names]
+    assert [c.add(1).after for c in counters] == [3] * 5
 
 
 def test_the_oldest_writers_are_forgotten(space: Space) -> None:
@@ -113,7 +155,7 @@ def test_the_oldest_writers_are_forgotten(space: Space) -> None:
         with connect(f"{space.url}?read_timeout=3&timeout={number + 10}") as store:
             Counter("mydomain", "counter1", store=store).add(1)
     found = space.all()
-    assert len(found) == 64
+    assert len(found) - 1 + found[NAME].count("\n") == 64
     assert int(found[NAME].split("\n")[0].split(" ")[3]) == c.revision + 6
     assert c.add(1) == 71
 
@@ -155,7 +197,22 @@ def test_many_counters_are_listed_whole(space: Space) -> None:
         ("", "something else"),
         ("hello", "something else: 'hello'"),
         (b"\xff\xfe", "decode"),
-        ("2 0 live 0\nwriter 1 5 6 0 0 + - -", "newer truecount: upgrade it"),
+        ("3 0 live 0\nwriter 1 5 6 0 0 + - -", "newer truecount: upgrade it"),
+        ("2 0 live 0\nwriter 1 5 6 0 0 + - -", "not written as truecount writes it"),
+        (
+            "1 1 live 0\nfirst 1 5 6 0 0 + - -\nother 1 6 6 0 1 + - -",
+            "not written as truecount writes it",
+        ),
+        (
+            "2 1 live 0\nother 1 6 6 0 1 + - -\nfirst 1 5 6 0 0 + - -",
+            "not written as truecount writes it",
+        ),
+        (
+            "2 1 live 0\nfirst 1 5 6 0 0 + - -\nother 1 9 6 0 1 + - -",
+            "not written as truecount writes it",
+        ),
+        ("2 1 live 0\nfirst 1 5 6 0 0 + - -\nfirst 1 6 6 0 1 + - -", "two lines of the writer"),
+        ("2 1 live 0\nfirst 1 5 6 0 + - -\nother 1 6 6 0 1 + - -", "a line of the ledger cannot"),
         ("1 0 live\nwriter 1 5 6 0 0 + - -", "not enough values"),
         ("1 7 live 0\nwriter 1 5 6 0 0 + - -", "its value is 7, where truecount had left 0"),
         ("1 0 alive 0\nwriter 1 5 6 0 0 + - -", "its state is 'alive'"),

@@ -27,18 +27,19 @@ from truecount.errors import (
     StoreURLError,
 )
 from truecount.process import Process, here
-from truecount.record import Address, KeyReceipt, Record
+from truecount.record import Address, KeyReceipt, Record, Stamp
 from truecount.stores.base import Ambiguous, Deadline, Store, beforehand, patiently
 from truecount.stores.etcd.layout import (
+    RECENT,
     Kept,
     Layout,
-    changed_lines,
+    Text,
     end_of,
     is_last,
     read_receipt,
     read_record,
     receipt_text,
-    record_text,
+    text_of,
 )
 from truecount.stores.etcd.service import (
     Found,
@@ -68,6 +69,9 @@ READ_TIMEOUT: Final = 2.0
 
 PAGE: Final = 1000
 """Counters that are listed by one request."""
+
+MEMORY: Final = 1024
+"""Counters of which it is known that an older version of the format keeps them."""
 
 LONGEST_LEASE: Final = 9_000_000_000
 """Seconds that a lease of etcd's can live."""
@@ -118,6 +122,7 @@ class EtcdStore(Store):
         if self._life > LONGEST_LEASE:
             raise StoreURLError(f"?key_ttl={self.key_ttl:.15g}: no lease of etcd's lives so long")
         self._lease: Lease | None = None
+        self._former: dict[Address, tuple[Stamp, int]] = {}  # kept as an older version does
         self._services: dict[Process, Service] = {}
 
     # The contract
@@ -146,8 +151,10 @@ class EtcdStore(Store):
             return False
         deadline = Deadline(timeout)
         place = self._layout.counter(address)
-        condition = holds(place, None if old is None else record_text(old))
-        steps = [put(place, record_text(new)), *self._line_steps(address, old, new)]
+        there = None if old is None else text_of(old, self._recent_in(address, old))
+        text = text_of(new)
+        condition = holds(place, None if there is None else there.record)
+        steps = [put(place, text.record), *self._line_steps(address, there, text)]
         try:
             if new.keys:
                 return self._replace_with_keys(address, condition, steps, new.keys, deadline)
@@ -169,7 +176,7 @@ class EtcdStore(Store):
             for pair in page:
                 with suppress(DamagedRecordError):
                     address = self._layout.address(pair.key)
-                    if not read_record(address, pair.value, {}).deleted:
+                    if not read_record(address, pair.value, {})[0].deleted:
                         found.add(address.domain)
             start = f"{page[-1].key}\0"
             with suppress(DamagedRecordError):
@@ -192,7 +199,7 @@ class EtcdStore(Store):
             place = self._layout.counter(address)
             transact = partial(
                 self._service().transact,
-                [holds(place, record_text(record))],
+                [holds(place, text_of(record).record)],
                 [delete(place), delete(writers, end_of(writers)), delete(keys, end_of(keys))],
                 (),
                 self.timeout,
@@ -218,12 +225,22 @@ class EtcdStore(Store):
         if not records:
             return None
         start = len(self._layout.writers(address))
-        return read_record(
+        record, recent = read_record(
             address, records[0].value, {pair.key[start:]: pair.value for pair in lines}
         )
+        if recent != RECENT:
+            if len(self._former) >= MEMORY:
+                self._former.clear()  # who has read one of them is refused, and reads it again
+            self._former[address] = record.stamp, recent
+        return record
 
-    def _line_steps(self, address: Address, old: Record | None, new: Record) -> list[Operation]:
-        lines, gone = changed_lines(old, new)
+    def _recent_in(self, address: Address, record: Record) -> int:
+        """How many lines are recent in ``record`` as it is kept."""
+        stamp, recent = self._former.get(address, (None, RECENT))
+        return recent if stamp == record.stamp else RECENT
+
+    def _line_steps(self, address: Address, old: Text | None, new: Text) -> list[Operation]:
+        lines, gone = new.changes(old)
         if not (lines or gone):
             return []
         writers = self._layout.writers(address)
@@ -315,7 +332,7 @@ class EtcdStore(Store):
         for pair in self._pairs(start):
             try:
                 address = self._layout.address(pair.key)
-                record = read_record(address, pair.value, {})
+                record, _ = read_record(address, pair.value, {})
             except DamagedRecordError:
                 if strict:
                     raise

@@ -1,9 +1,9 @@
 """How counters lie in etcd: from a record to keys and values, and back. Pure.
 
 The format is described in ``docs/stores.md``. A counter's record is one key
-with the line of the writer that wrote last in it; the other writers' lines are
-keys of their own elsewhere. So the writes of one writer put one small key
-each, of which etcd keeps every version until it is compacted.
+with the ledger's latest lines in it; the older ones are keys of their own
+elsewhere. So writes put one key each, those of one writer a small one, as etcd
+keeps every version until it is compacted.
 
 The text of a record ends with the stamp of the write that made it, so it never
 repeats, not even in a restored backup, where etcd's own revisions do: it is
@@ -18,21 +18,33 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from truecount.errors import DamagedRecordError
-from truecount.record import WRITERS, Address, KeyReceipt, Ledger, Record
+from truecount.record import WRITERS, Address, KeyReceipt, Ledger, Record, make
 
 __all__ = [
+    "FORMER",
+    "RECENT",
     "Kept",
     "Layout",
-    "changed_lines",
+    "Text",
     "end_of",
     "is_last",
     "read_receipt",
     "read_record",
     "receipt_text",
-    "record_text",
+    "text_of",
 ]
 
+RECENT: Final = 4
+"""The lines of so many revisions are in the record, which is written again each time.
+
+So a few processes that take turns, or whose batches travel in one request, put one key.
+"""
+
+FORMER: Final = 1
+"""As many as there were in version 1 of the format, which still is that of a single line."""
+
 _VERSION: Final = "1"
+_LATEST_VERSION: Final = "2"
 _LIVE, _DELETED = "live", "deleted"
 
 
@@ -91,15 +103,41 @@ def end_of(start: str) -> str:
 # Records
 
 
-def record_text(record: Record) -> str:
-    """The value of a record's key."""
+class Text(NamedTuple):
+    """A record, as it is kept: the value of its key, and the lines of which each is another's."""
+
+    record: str
+    others: str
+
+    def changes(self, former: Text | None) -> tuple[dict[str, str], list[str]]:
+        """What differs from ``former`` beside the record: lines to be put, writers whose go."""
+        if former is not None and former.others == self.others:
+            return {}, []
+        before = {} if former is None else Ledger(former.others).lines
+        after = Ledger(self.others).lines
+        put = {writer: line for writer, line in after.items() if before.get(writer) != line}
+        return put, [writer for writer in before if writer not in after]
+
+
+def text_of(record: Record, recent: int = RECENT) -> Text:
+    """How ``record`` is kept, with the lines of so many ``recent`` revisions in it."""
+    text = record.ledger.text
+    oldest = record.stamp.revision - recent
+    end = text.rfind("\n", 0, -1)
+    while end >= 0:
+        start = text.rfind("\n", 0, end)
+        if int(text[start + 1 : end].split(" ", 3)[2]) <= oldest:
+            break
+        end = start
+    lines = text[end + 1 : -1]
+    version = _LATEST_VERSION if "\n" in lines else _VERSION
     state = _DELETED if record.deleted else _LIVE
-    line = record.ledger.text[_last(record.ledger) : -1]
-    return f"{_VERSION} {record.value} {state} {record.horizon}\n{line}"
+    head = f"{version} {record.value} {state} {record.horizon}\n"
+    return make(Text, (head + lines, text[: end + 1]))
 
 
-def read_record(address: Address, text: bytes, lines: Mapping[str, bytes]) -> Record:
-    """The record with that ``text``, and with the other writers' ``lines``.
+def read_record(address: Address, text: bytes, lines: Mapping[str, bytes]) -> tuple[Record, int]:
+    """The record with that ``text``, and with the ``lines`` beside it; and how many are recent.
 
     Raises `DamagedRecordError`, naming the counter, for what truecount has not written.
     """
@@ -109,48 +147,31 @@ def read_record(address: Address, text: bytes, lines: Mapping[str, bytes]) -> Re
         raise _damaged(f"the record of {_named(address)}", error) from error
 
 
-def _read(text: str, lines: Mapping[str, bytes]) -> Record:
-    head, _, newest = text.partition("\n")
-    rest = _unversioned(head)
-    value, state, horizon = rest.split(" ")
+def _read(text: str, lines: Mapping[str, bytes]) -> tuple[Record, int]:
+    head, _, recent = text.partition("\n")
+    value, state, horizon = _unversioned(head, _LATEST_VERSION).split(" ")
     if state not in (_LIVE, _DELETED):
         raise DamagedRecordError(f"its state is {state[:60]!r}")
-    others = {writer: line.decode() for writer, line in lines.items()}
-    last, _, line = newest.partition(" ")
-    if last in others:
-        raise DamagedRecordError(f"it has two lines of the writer {last[:60]!r}")
-    if len(others) >= WRITERS:
+    ledger = {writer: line.decode() for writer, line in lines.items()}
+    for latest in recent.split("\n"):
+        writer, _, line = latest.partition(" ")
+        if writer in ledger:
+            raise DamagedRecordError(f"it has two lines of the writer {writer[:60]!r}")
+        ledger[writer] = line
+    if len(ledger) > WRITERS:
         raise DamagedRecordError(f"it has more than {WRITERS} writers")
-    ledger = Ledger.of({**others, last: line})
-    record = Record.of(value, int(state == _DELETED), horizon, ledger)
-    if record_text(record) != text:
-        raise DamagedRecordError("it is not written as truecount writes it")
-    return record
-
-
-def changed_lines(old: Record | None, new: Record) -> tuple[dict[str, str], list[str]]:
-    """What changes beside the record: lines to be put, and writers whose lines go."""
-    if old is not None and _others(old) == _others(new):
-        return {}, []
-    before = {} if old is None else Ledger(_others(old)).lines
-    after = Ledger(_others(new)).lines
-    put = {writer: line for writer, line in after.items() if before.get(writer) != line}
-    return put, [writer for writer in before if writer not in after]
+    record = Record.of(value, int(state == _DELETED), horizon, Ledger.of(ledger))
+    for count in (RECENT, FORMER):
+        if text_of(record, count).record == text:
+            return record, count
+    raise DamagedRecordError("it is not written as truecount writes it")
 
 
 def is_last(record: Record) -> bool:
     """Whether the stamp of ``record`` is that of its ledger's last line."""
     revision, writer, number = record.stamp
-    return record.ledger.text.startswith(f"{writer} {number} {revision} ", _last(record.ledger))
-
-
-def _last(ledger: Ledger) -> int:
-    """Where the last line of the ledger begins."""
-    return ledger.text.rfind("\n", 0, -1) + 1
-
-
-def _others(record: Record) -> str:
-    return record.ledger.text[: _last(record.ledger)]
+    text = record.ledger.text
+    return text.startswith(f"{writer} {number} {revision} ", text.rfind("\n", 0, -1) + 1)
 
 
 # Receipts of keys
@@ -170,10 +191,10 @@ def read_receipt(address: Address, key: str, text: bytes) -> Kept:
         raise _damaged(f"the receipt of key {key!r} of {_named(address)}", error) from error
 
 
-def _unversioned(text: str) -> str:
-    """``text`` without the version of the format before it."""
+def _unversioned(text: str, latest: str = _VERSION) -> str:
+    """``text`` without the version of the format before it, of which there is a ``latest``."""
     version, _, rest = text.partition(" ")
-    if version != _VERSION:
+    if version not in (_VERSION, latest):
         if version.isdecimal():
             raise DamagedRecordError(
                 f"its format is {version[:20]}, of a newer truecount: upgrade it"
