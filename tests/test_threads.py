@@ -112,6 +112,26 @@ def test_those_who_wait_share_a_batch(slow: SlowStore) -> None:
     assert len({r.revision for r in receipts}) == 1
     assert [len(batch.changes) for batch in slow.batches] == [1, 5]
     assert slow.batches[1].number > slow.batches[0].number
+    assert slow.batches[1].writer == slow.batches[0].writer
+
+
+def test_those_who_return_share_the_next_one_too(
+    slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leads waits a moment for those of the batch before, instead of going alone."""
+    monkeypatch.setattr(combine, "MOMENT", 0.2)
+    c = Counter("mydomain", "counter1", store=slow)
+    slow.gate.clear()
+    first = Caller(lambda: c.add(1))
+    slow.arrived.acquire()
+    others = [Caller(lambda: [c.add(1) for _ in range(20)]) for _ in range(4)]
+    stand_in_line(c, 4)
+    slow.batches.clear()
+    slow.gate.set()
+    for caller in [first, *others]:
+        caller.outcome()
+    assert [len(batch.changes) for batch in slow.batches] == [4] * 20
+    assert len({batch.writer for batch in slow.batches}) == 1
 
 
 def test_each_has_its_own_refusal_and_its_own_key(slow: SlowStore) -> None:
@@ -240,17 +260,18 @@ def test_a_refusal_is_told_only_when_it_is_for_good(slow: SlowStore) -> None:
     stand_in_line(c, 1)
     third = Caller(lambda: c.add(7, timeout=0.3))
     stand_in_line(c, 2)
-    slow.gate.set()
+    passed, slow.gate = slow.gate, threading.Event()
+    passed.set()
     first.outcome()
-    slow.gate.clear()
+    slow.arrived.acquire()
     left = third.outcome()
     slow.gate.set()
     assert isinstance(second.outcome(), BoundsError)
-    if isinstance(left, OutcomeUnknownError):
-        Counter("mydomain", "counter1", store=slow).limit(maximum=None)
-        with pytest.raises(BoundsError):
-            left.retry()
-        assert c.refresh() == -1
+    assert isinstance(left, OutcomeUnknownError)
+    Counter("mydomain", "counter1", store=slow).limit(maximum=None)
+    with pytest.raises(BoundsError):
+        left.retry()
+    assert c.refresh() == -1
 
 
 def test_a_full_store_is_told_to_all(slow: SlowStore) -> None:
@@ -446,6 +467,45 @@ def test_the_short_way_is_as_exact_as_the_plan(seed: int) -> None:
             value += amount
         lossy.mend()
         assert c.refresh() == value
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_so_is_that_of_many_at_once(slow: SlowStore, seed: int) -> None:
+    """The same for threads that share a batch, some of which leave, and bounds that refuse some."""
+    dice = random.Random(seed)
+    c = Counter("mydomain", f"short{seed}", maximum=150, store=slow)
+    told: list[int] = []
+
+    def add(amount: int, timeout: float, cancels: bool) -> None:
+        with contextlib.suppress(CounterError):  # it was not applied; as when another has cancelled
+            try:
+                receipt = c.add(amount, timeout=timeout)
+            except OutcomeUnknownError as error:
+                if cancels:
+                    told.append(0 if error.cancel(timeout=20) else amount)
+                    return
+                receipt = error.retry(timeout=20)
+            assert receipt.after - receipt.before == amount
+            told.append(amount)
+
+    for _ in range(12):
+        slow.gate.clear()
+        first = Caller(partial(add, 1, 20.0, False))
+        assert slow.arrived.acquire(timeout=20)
+        amounts = [dice.randrange(-3, 9) for _ in range(5)]
+        leaves = [dice.choice([0.002, 20.0, 20.0]) for _ in amounts]
+        callers = [
+            Caller(partial(add, amount, timeout, dice.random() < 0.5))
+            for amount, timeout in zip(amounts, leaves, strict=True)
+        ]
+        stand_in_line(c, leaves.count(20.0))
+        spoil(slow, dice)
+        slow.gate.set()
+        for caller in [first, *callers]:
+            assert caller.outcome() is None
+        slow.mend()
+        assert c.refresh() == sum(told)
+    assert max(len(batch.changes) for batch in slow.batches) > 2
 
 
 def test_ambiguous_is_internal() -> None:

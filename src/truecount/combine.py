@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -34,9 +35,17 @@ from truecount.change import (
     Decided,
     Refusal,
 )
-from truecount.drive import entrances, orphaned, orphans, refuse_nested, run_inside, running
+from truecount.drive import (
+    MOMENT,
+    entrances,
+    orphaned,
+    orphans,
+    refuse_nested,
+    run_inside,
+    running,
+)
 from truecount.errors import CounterError, StoreTimeoutError
-from truecount.gate import closed, wait_at
+from truecount.gate import closed, open_up, wait_at
 from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
 from truecount.process import Writer, here, known
 from truecount.record import Address, Record, View, make
@@ -221,9 +230,13 @@ class Line:
         its place when it is back.
         """
         there = 0
-        while self.flight is None and there < len(self.waiting) < self.crowd:
+        while self.expects(there):
             there = len(self.waiting)
             yield Gather(self)
+
+    def expects(self, there: int) -> bool:
+        """Whether some are still to come, of whom so many were ``there`` at the last look."""
+        return self.flight is None and there < len(self.waiting) < self.crowd
 
     def watch(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called when as many stand here as a moment ago; False when they do."""
@@ -271,6 +284,55 @@ class Line:
 
     # Going straight through
 
+    def attempt(
+        self, ticket: Ticket, gate: threading.Lock, store: Store, timeout: float | None
+    ) -> bool:
+        """Seal a batch and make its first attempt; whether all in it are told.
+
+        As `lead` begins, but faster: it is for `lead` to go on.
+        """
+        there = 0
+        while self.expects(there):
+            there = len(self.waiting)
+            if self.watch(partial(open_up, gate)):
+                wait_at(gate, MOMENT)
+        if orphans:
+            raise orphaned()
+        if self.flight is not None:
+            return False  # it is another's, who is gone
+        flight = self._seal()
+        sealed = flight.sealed
+        if not flight.engine:
+            return False
+        sealed.engine = True  # whatever happens before the answer
+        came = first_attempt(store, self.address, sealed.batch, timeout)
+        if orphans:
+            raise orphaned()
+        if is_decided(came, sealed.batch):
+            sealed.applied = True  # before the doubt ends
+            sealed.engine = False
+            return self._deliver(flight, came, None)
+        engine, sealed.engine = self.left_by(came, sealed.batch)
+        if isinstance(came, CounterError) and not (isinstance(came, PASSING) or sealed.in_doubt):
+            self._fail(flight, ticket, came)
+            return True
+        if not engine:
+            self.flight = flight._replace(engine=False)
+        return False
+
+    def left_by(self, came: Answer | CounterError | Ambiguous, batch: Batch) -> tuple[bool, bool]:
+        """What a first attempt has left of which that came, and which decided nothing.
+
+        Whether the engine may be asked again, and whether the attempt may still land.
+        """
+        if isinstance(came, CounterError):
+            return True, False
+        if isinstance(came, Answer) and answers(came, batch):
+            engine = came.verdict != BEYOND
+            # Where answered requests come again, it may be delivered once more.
+            return engine, self.terms.ground.always_fence and not engine
+        return True, True
+
     def pass_by(self, change: Change) -> Batch | None:
         """Lead with ``change`` alone, when nobody is in line and the store settles it."""
         self.refuse_strangers()
@@ -306,15 +368,10 @@ class Line:
         ``came`` is what came of it. Returns the place, and whether the attempt may still land.
         Raises what refused it for good.
         """
-        in_doubt = engine = True
-        if isinstance(came, CounterError):
-            in_doubt = False
-            if not isinstance(came, PASSING):
-                self.passed(None)
-                raise came
-        elif isinstance(came, Answer) and answers(came, batch):
-            engine = came.verdict != BEYOND
-            in_doubt = self.terms.ground.always_fence and not engine  # it may be delivered again
+        engine, in_doubt = self.left_by(came, batch)
+        if isinstance(came, CounterError) and not isinstance(came, PASSING):
+            self.passed(None)
+            raise came
         ticket = Ticket(self, change)
         ticket.leads = True
         sealed = Sealed(batch)
@@ -499,6 +556,21 @@ def starts_afresh(flight: Flight) -> bool:
     return flight.sealed.in_doubt
 
 
+def left(timeout: float | None, began: float) -> float | None:
+    """The seconds that are left of ``timeout``."""
+    return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
+
+
+def first_attempt(
+    store: Store, address: Address, batch: Batch, timeout: float | None
+) -> Answer | CounterError | Ambiguous:
+    """What comes of having ``store`` settle ``batch``."""
+    try:
+        return store.settle(address, batch, timeout=timeout)
+    except (CounterError, Ambiguous) as error:
+        return error
+
+
 def is_decided(came: object, batch: Batch) -> TypeGuard[Answer]:
     """Whether what came of a first attempt at ``batch`` is the end of it."""
     return type(came) is Answer and came.verdict == DECIDED and answers(came, batch)
@@ -565,8 +637,8 @@ def told(ticket: Ticket) -> Decided:
 def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Decided:
     """`submit`, blocking, within ``timeout`` seconds (None: no end).
 
-    A caller who finds nobody in line makes its first attempt on the spot;
-    what that does not settle is a matter for the plan.
+    A caller who finds nobody in line makes its first attempt on the spot, and so does
+    who leads others; what that does not settle is a matter for the plan.
     """
     thread = threading.get_ident()
     if thread in running:
@@ -589,26 +661,20 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
                 raise orphaned()
             if not called:
                 line.expire(ticket)
-            if ticket.leads:
-                left = None if timeout is None else timeout - (time.monotonic() - began)
-                return run_inside(see_through(line, ticket), store, left)
-            return told(ticket)
+            if not ticket.leads or line.attempt(ticket, gate, store, left(timeout, began)):
+                return told(ticket)
+            return run_inside(see_through(line, ticket), store, left(timeout, began))
         if orphans:  # forked before it was sealed: what the parent sends is another batch
             raise orphaned()
         in_doubt = True
-        came: Answer | CounterError | Ambiguous
-        try:
-            came = store.settle(line.address, batch, timeout=timeout)
-        except (CounterError, Ambiguous) as error:
-            came = error
+        came = first_attempt(store, line.address, batch, timeout)
         if orphans:
             raise orphaned()
         if is_decided(came, batch):
             line.passed(came.view)
             return came.outcomes[0], came.view
         ticket, in_doubt = line.go_on(change, batch, came)
-        left = None if timeout is None else timeout - (time.monotonic() - began)
-        return run_inside(see_through(line, ticket), store, left)
+        return run_inside(see_through(line, ticket), store, left(timeout, began))
     except BaseException as interruption:
         if not orphans:  # else the line is the parent's
             try:

@@ -29,7 +29,16 @@ from truecount.steps import (
 from truecount.stores.base import Store
 
 __all__ = [
-    *("entrances", "orphaned", "orphans", "refuse_nested", "refuse_orphan", "run", "run_inside"),
+    *(
+        "MOMENT",
+        "entrances",
+        "orphaned",
+        "orphans",
+        "refuse_nested",
+        "refuse_orphan",
+        "run",
+        "run_inside",
+    ),
     "running",
 ]
 
