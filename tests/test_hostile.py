@@ -235,7 +235,7 @@ class TestEtcd(Hostile):
 
     def newer(self, parts: Parts) -> list[Parts]:
         (record,) = (key for key in parts if key.startswith("c/"))
-        return [{**parts, record: text} for text in ("2 5 live 0\nw 1", "2", "10 {}")]
+        return [{**parts, record: text} for text in ("3 5 live 0\nw 1", "3", "10 {}")]
 
 
 class TestDynamoDB(Hostile):
