@@ -119,7 +119,7 @@ def test_those_who_return_share_the_next_one_too(
     slow: SlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who leads waits a moment for those of the batch before, instead of going alone."""
-    monkeypatch.setattr(combine, "MOMENT", 0.2)
+    monkeypatch.setattr(combine, "MOMENT", 1.0)
     c = Counter("mydomain", "counter1", store=slow)
     slow.gate.clear()
     first = Caller(lambda: c.add(1))

@@ -50,7 +50,7 @@ from truecount.plans import Ground, Sealed, Unknown, answers, commit, look
 from truecount.process import Writer, here, known
 from truecount.record import Address, Record, View, make
 from truecount.steps import Expired, Gather, Plan, Wait
-from truecount.stores.base import PASSING, Ambiguous, Store
+from truecount.stores.base import PASSING, Ambiguous, Store, time_left
 
 __all__ = [
     *("SENT", "Line", "Pending", "Terms", "additions", "ask", "attach", "line_at", "lines_at"),
@@ -556,11 +556,6 @@ def starts_afresh(flight: Flight) -> bool:
     return flight.sealed.in_doubt
 
 
-def left(timeout: float | None, began: float) -> float | None:
-    """The seconds that are left of ``timeout``."""
-    return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
-
-
 def first_attempt(
     store: Store, address: Address, batch: Batch, timeout: float | None
 ) -> Answer | CounterError | Ambiguous:
@@ -661,9 +656,9 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
                 raise orphaned()
             if not called:
                 line.expire(ticket)
-            if not ticket.leads or line.attempt(ticket, gate, store, left(timeout, began)):
+            if not ticket.leads or line.attempt(ticket, gate, store, time_left(timeout, began)):
                 return told(ticket)
-            return run_inside(see_through(line, ticket), store, left(timeout, began))
+            return run_inside(see_through(line, ticket), store, time_left(timeout, began))
         if orphans:  # forked before it was sealed: what the parent sends is another batch
             raise orphaned()
         in_doubt = True
@@ -674,7 +669,7 @@ def ask(line: Line, change: Change, store: Store, timeout: float | None) -> Deci
             line.passed(came.view)
             return came.outcomes[0], came.view
         ticket, in_doubt = line.go_on(change, batch, came)
-        return run_inside(see_through(line, ticket), store, left(timeout, began))
+        return run_inside(see_through(line, ticket), store, time_left(timeout, began))
     except BaseException as interruption:
         if not orphans:  # else the line is the parent's
             try:

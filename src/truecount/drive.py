@@ -29,17 +29,8 @@ from truecount.steps import (
 from truecount.stores.base import Store
 
 __all__ = [
-    *(
-        "MOMENT",
-        "entrances",
-        "orphaned",
-        "orphans",
-        "refuse_nested",
-        "refuse_orphan",
-        "run",
-        "run_inside",
-    ),
-    "running",
+    *("MOMENT", "entrances", "orphaned", "orphans", "refuse_nested", "refuse_orphan"),
+    *("run", "run_inside", "running"),
 ]
 
 T = TypeVar("T")

@@ -30,6 +30,7 @@ from truecount.url import StoreURL
 __all__ = [
     *("KEY_TTL", "PASSING", "TIMEOUT"),
     *("Ambiguous", "Deadline", "Store", "beforehand", "patiently", "settling"),
+    "time_left",
 ]
 
 T = TypeVar("T")
@@ -56,6 +57,11 @@ class Ambiguous(Exception):
         self.cause = cause
 
 
+def time_left(timeout: float | None, began: float) -> float | None:
+    """The seconds that are left of ``timeout``, which ``began`` then; None: no end."""
+    return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
+
+
 class Deadline:
     """When the time of one call is over, which may take several requests."""
 
@@ -65,9 +71,7 @@ class Deadline:
 
     def left(self) -> float | None:
         """The seconds that are left; None: no end."""
-        if self._timeout is None:
-            return None
-        return max(self._timeout - (time.monotonic() - self._began), 0.0)
+        return time_left(self._timeout, self._began)
 
     def check(self) -> None:
         """Raise `StoreTimeoutError` when time ran out; the first request is always made."""

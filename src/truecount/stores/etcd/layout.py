@@ -21,7 +21,6 @@ from truecount.errors import DamagedRecordError
 from truecount.record import WRITERS, Address, KeyReceipt, Ledger, Record, make
 
 __all__ = [
-    "FORMER",
     "RECENT",
     "Kept",
     "Layout",

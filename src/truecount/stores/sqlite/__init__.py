@@ -42,7 +42,7 @@ from truecount.record import Address, Record, make
 from truecount.settle import carry, follow, may_carry, settle, successor
 from truecount.spin import NAP
 from truecount.steps import Read, Replace, Settle, StoreStep
-from truecount.stores.base import Ambiguous, Store, settling
+from truecount.stores.base import Ambiguous, Store, settling, time_left
 from truecount.stores.sqlite import forks
 from truecount.stores.sqlite.connection import Connection, check_place, is_early, refusal_of
 from truecount.stores.sqlite.layout import (
@@ -159,12 +159,12 @@ class SQLiteStore(Store):
                 return answer
             step = make(Settle, (address, batch))
             if turn.shared and may_carry(batch) and post.collect():
-                return self._carry(connection, step, post, _left(timeout, began))
+                return self._carry(connection, step, post, time_left(timeout, began))
             if not turn.handed_over:
                 answer = self._overwrite(connection, address, batch)
             if answer is None:
                 work = partial(self._step, step=step)
-                answer = self._patiently(connection, work, _left(timeout, began))
+                answer = self._patiently(connection, work, time_left(timeout, began))
             return answer
         finally:  # as `_in_turn` does, but faster
             try:
@@ -385,7 +385,7 @@ class SQLiteStore(Store):
             try:
                 return self._use(self._connection(timeout), work)
             except StoreTimeoutError:
-                left = _left(timeout, began)
+                left = time_left(timeout, began)
                 if left == 0:
                     raise
                 rest = backoff.seconds(attempt)
@@ -401,7 +401,7 @@ class SQLiteStore(Store):
         return _in_turn(
             connection.turn,
             timeout,
-            lambda: self._patiently(connection, work, _left(timeout, began)),
+            lambda: self._patiently(connection, work, time_left(timeout, began)),
         )
 
     def _write_many(
@@ -634,11 +634,6 @@ def may_foresee(batch: Batch) -> bool:
     if type(first) in ALONE or first.key is not None:
         return False
     return len(batch.changes) == 1 or not batch.keys
-
-
-def _left(timeout: float | None, began: float) -> float | None:
-    """What is left of the time allowed, in seconds."""
-    return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
 
 
 def _in_turn(turn: Turn, timeout: float | None, work: Callable[[], T]) -> T:
